@@ -1,0 +1,115 @@
+"""Results beside print: one table, the page of them all, what is kept, what is still running.
+
+    python scripts/report.py table thesis/5.3
+    python scripts/report.py status thesis/5.3
+    python scripts/report.py keep outputs/polygons_fspool/dataset.set_size=8
+    python scripts/report.py page
+    python scripts/report.py beside RUN_FOLDER --with results/.../paper-synthetic-seed0.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from setexp.errors import ConfigError  # noqa: E402
+from setexp.files import write_text  # noqa: E402
+from setexp.report import render, results_page  # noqa: E402
+from setexp.report.blocks import blocks  # noqa: E402
+from setexp.report.papers import load_printed  # noqa: E402
+from setexp.report.progress import progress  # noqa: E402
+from setexp.report.records import keep, read_record, read_records  # noqa: E402
+from setexp.report.tables import load_table, load_tables  # noqa: E402
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; a user's mistake is one line and exit code 2."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.command(options)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    table = commands.add_parser("table", help="print one table, paper and ours")
+    table.add_argument("table", help="id such as thesis/5.3")
+    table.set_defaults(command=_table)
+
+    page = commands.add_parser("page", help="write docs/results.md, and README's table of tables")
+    page.add_argument("--page", type=Path, default=ROOT / "docs" / "results.md")
+    page.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    page.set_defaults(command=_page)
+
+    kept = commands.add_parser("keep", help="copy finished results to where they are committed")
+    kept.add_argument("folders", nargs="+", type=Path, help="run folders, or folders of them")
+    kept.add_argument("--replace", action="store_true", help="overwrite other results kept before")
+    kept.set_defaults(command=_keep)
+
+    status = commands.add_parser("status", help="what of a table is done, running or missing")
+    status.add_argument("table", help="id such as thesis/5.3")
+    status.add_argument("--scale", default="paper")
+    status.set_defaults(command=_status)
+
+    side = commands.add_parser("beside", help="print some runs' metrics side by side")
+    side.add_argument("runs", nargs="+", type=Path, help="run folders or records")
+    side.add_argument("--with", nargs="+", type=Path, default=[], dest="others", help="more")
+    side.set_defaults(command=_beside)
+
+    for command in commands.choices.values():
+        command.add_argument("--results", type=Path, default=ROOT / "results")
+        command.add_argument("--outputs", type=Path, default=ROOT / "outputs")
+    return parser
+
+
+def _table(options: argparse.Namespace) -> None:
+    table = load_table(options.table)
+    records = read_records(options.results, options.outputs)
+    found = blocks(table, records, load_tables())
+    print(render.table_text(table, load_printed(table.id), found), end="")
+
+
+def _page(options: argparse.Namespace) -> None:
+    tables, records = load_tables(), read_records(options.results)
+    write_text(options.page, results_page.results_page(tables, records))
+    print(f"{options.page}: {len(tables)} tables, {len(records)} records")
+    if options.readme.exists():
+        before = options.readme.read_text()
+        overview = results_page.overview(tables, records, "docs/results.md")
+        after = results_page.insert(before, overview)
+        if after != before:
+            write_text(options.readme, after)
+            print(f"{options.readme}: table of tables")
+
+
+def _keep(options: argparse.Namespace) -> None:
+    for record, path in keep(options.folders, options.results, replace=options.replace):
+        marks = [record.status] if record.status != "done" else []
+        marks += ["from changed files, commit " + record.commit] if "+" in record.commit else []
+        print(f"{path}" + (f" ({'; '.join(marks)})" if marks else ""))
+
+
+def _status(options: argparse.Namespace) -> None:
+    table = load_table(options.table)
+    print(progress(table, options.outputs, options.results, options.scale), end="")
+
+
+def _beside(options: argparse.Namespace) -> None:
+    paths = [p / "result.json" if p.is_dir() else p for p in [*options.runs, *options.others]]
+    print(render.beside([read_record(path) for path in paths]), end="")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,12 @@
+"""Where batches come from: real data, or an embedded source with the same spec.
+
+A dataset is a plain class. Its constructor arguments come from YAML; beyond that it offers
+
+- `source`: "real", "procedural" or "synthetic" (data that is drawn by definition);
+- `fingerprint`: a short text of everything else that determines the data;
+- `sizes(split)`: sets in one pass;
+- `to(device)`: where batches appear from now on;
+- `batches(split, batch_size, generator, *, start, shuffle, drop_last)`: one pass. Everything random
+  is a function of the generator's state at the call, so `start=k` yields exactly the batches from
+  the k-th on: this is all that resuming a run needs.
+"""

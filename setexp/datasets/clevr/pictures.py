@@ -1,0 +1,86 @@
+"""Images of a store in any order on a device: all in its memory, or streamed from the mapped file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from setexp.datasets.clevr.objects import Array
+
+_HOST_LIMIT = 10**9
+_COPY_ROWS = 1024
+
+
+def fits(size: int, device: torch.device) -> bool:
+    """Whether `size` bytes may stay in a device's memory: 1 GB on a CPU, free / 4 on a GPU."""
+    if device.type == "cuda":
+        return size <= torch.cuda.mem_get_info(device)[0] // 4
+    return size <= _HOST_LIMIT
+
+
+class Pictures:
+    """Images for one split.
+
+    Args:
+        images: uint8 (S, 3, H, W), mapped from a file.
+        device: where batches appear.
+        resident: copy all images to the device now, instead of reading each batch from the file.
+    """
+
+    def __init__(self, images: Array, device: torch.device, *, resident: bool) -> None:
+        self._images, self._device = images, device
+        self._resident = _copy(images, device) if resident else None
+
+    def batches(self, batches: list[Tensor]) -> Iterator[Tensor]:
+        """Images of each list of rows, in its order.
+
+        Args:
+            batches: int64 (B,) each, on the device.
+
+        Yields:
+            uint8 (B, 3, H, W) on the device.
+        """
+        if self._resident is not None:
+            for rows in batches:
+                yield self._resident.index_select(0, rows)
+        elif batches:
+            # The one wait for the device in a pass: the file is read on the host.
+            order = torch.cat(batches).cpu().numpy()
+            cuts = np.cumsum([len(rows) for rows in batches])[:-1]
+            yield from self._stream(np.split(order, cuts))
+
+    def _stream(self, batches: list[Array]) -> Iterator[Tensor]:
+        if self._device.type != "cuda":
+            for rows in batches:
+                images, places = self._gather(rows)
+                yield images.index_select(0, places)
+            return
+        with ThreadPoolExecutor(max_workers=1) as reader:
+            upcoming = reader.submit(self._gather, batches[0])
+            for rows in [*batches[1:], None]:
+                images, places = upcoming.result()
+                if rows is not None:
+                    upcoming = reader.submit(self._gather, rows)
+                images = images.to(self._device, non_blocking=True)
+                yield images.index_select(0, places.to(self._device, non_blocking=True))
+
+    def _gather(self, rows: Array) -> tuple[Tensor, Tensor]:
+        """Images in the order of the file, read in one go, and where each row's image is there."""
+        pin = self._device.type == "cuda"
+        rank = np.argsort(rows)
+        images = torch.empty((len(rows), *self._images.shape[1:]), dtype=torch.uint8, pin_memory=pin)
+        np.take(self._images, rows[rank], axis=0, out=images.numpy(), mode="clip")
+        places = torch.from_numpy(np.argsort(rank))
+        return images, places.pin_memory() if pin else places
+
+
+def _copy(images: Array, device: torch.device) -> Tensor:
+    copied = torch.empty(images.shape, dtype=torch.uint8, device=device)
+    for start in range(0, len(images), _COPY_ROWS):
+        rows = slice(start, start + _COPY_ROWS)
+        copied[rows].copy_(torch.from_numpy(np.array(images[rows])))
+    return copied

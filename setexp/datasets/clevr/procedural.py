@@ -1,0 +1,114 @@
+"""Procedural CLEVR scenes, rendered once and kept in the same stores as the official release."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from setexp.datasets.clevr.objects import HEIGHT, WIDTH, read_scenes
+from setexp.datasets.clevr.render import render
+from setexp.datasets.clevr.scenes import sample_scenes, to_official
+from setexp.datasets.clevr.store import (
+    LAYOUT,
+    PART_SIZE,
+    Block,
+    is_sound,
+    merge_parts,
+    part_path,
+    part_spans,
+    sole_writer,
+    write_store,
+)
+
+# Part of every key: raise it when scenes or pictures come out differently for the same seed.
+CONTENT_VERSION = 1
+_RENDER_CHUNK = 50
+
+
+class Recipe(NamedTuple):
+    """Everything that determines procedural scenes and pictures but their number.
+
+    Args:
+        image_size: height and width in pixels; the 480x320 view, aspect ratio not kept.
+        min_objects: fewest objects of a scene.
+        max_objects: most objects of a scene.
+        data_seed: of all scenes; train and val are disjoint streams of it.
+        part_size: scenes drawn together, the unit of resuming.
+    """
+
+    image_size: int
+    min_objects: int
+    max_objects: int
+    data_seed: int
+    part_size: int = PART_SIZE
+
+    @property
+    def key(self) -> str:
+        """Short hash, the same in every process and on every machine."""
+        text = " ".join(map(str, (LAYOUT, CONTENT_VERSION, *self)))
+        return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def procedural_store(root: Path, split: str, count: int, recipe: Recipe) -> Path:
+    """Path of the store of a split's first scenes, rendered first where it is missing.
+
+    Rendering uses CUDA where there is one. It shows its progress on a terminal, and goes on from
+    the finished parts if it was interrupted.
+
+    Args:
+        root: the data folder that `ClevrSets` is given.
+        split: "train" or "val".
+        count: scenes, at least 1.
+        recipe: what they look like.
+    """
+    path = root / "clevr" / f"procedural-{recipe.key}" / f"{split}-{count}.h5"
+    if not path.exists():
+        with sole_writer(path):
+            # Another process may have finished while this one waited.
+            if not path.exists():
+                _render_store(path, split, count, recipe)
+    return path
+
+
+def _render_store(path: Path, split: str, count: int, recipe: Recipe) -> None:
+    from tqdm import tqdm
+
+    parts = []
+    with tqdm(total=count, desc=f"rendering CLEVR {split}", unit="image", disable=None) as bar:
+        for start, stop in part_spans(count, recipe.part_size):
+            parts.append(part_path(path, recipe.key, start))
+            if is_sound(parts[-1]):
+                bar.update(stop - start)
+            else:
+                blocks = _draw_part(split, start, stop, recipe, bar.update)
+                write_store(parts[-1], blocks, stop - start, {})
+    about = {"key": recipe.key, "source": "procedural", "split": split}
+    merge_parts(path, parts, {**about, "width": WIDTH, "height": HEIGHT})
+
+
+def _draw_part(
+    split: str, start: int, stop: int, recipe: Recipe, report: Callable[[int], object]
+) -> Iterator[Block]:
+    """Scenes start:stop of a split, from a seed of their own."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    label = f"{recipe.data_seed} {split} {start}"
+    seed = int.from_bytes(hashlib.sha256(label.encode()).digest()[:7])
+    drawn = sample_scenes(
+        stop - start,
+        generator=torch.Generator(device).manual_seed(seed),
+        min_objects=recipe.min_objects,
+        max_objects=recipe.max_objects,
+    )
+    described = to_official(drawn, split, start)
+    for first in range(0, stop - start, _RENDER_CHUNK):
+        rows = slice(first, first + _RENDER_CHUNK)
+        some = type(drawn)(*(field[rows] for field in drawn))
+        images = render(some, height=recipe.image_size, width=recipe.image_size)
+        words = described[rows]
+        yield Block(images.cpu().numpy(), read_scenes(words), [json.dumps(word) for word in words])
+        report(len(words))

@@ -1,0 +1,141 @@
+"""Where the 28 x 28 digits come from: MNIST's files, a download, or procedural digits.
+
+The files are the four IDX files of LeCun et al.'s MNIST in `<root>/MNIST/raw`, as torchvision
+leaves them there, uncompressed or as the original `.gz`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import tempfile
+import zlib
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from setexp.datasets.digits import SIDE, draw_digits
+from setexp.errors import ConfigError
+
+TRAIN_SIZE, TEST_SIZE = 60_000, 10_000
+
+_SOURCES = ("auto", "real", "procedural")
+_BLOCK = 1_000  # procedural digits drawn together, so that the first few do not depend on the count
+_MD5 = {  # of the .gz files
+    "train-images-idx3-ubyte": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    "train-labels-idx1-ubyte": "d53e105ee54ea40749a09fcbcd1e9432",
+    "t10k-images-idx3-ubyte": "9fb629c4189551a2d022fa330f9573f3",
+    "t10k-labels-idx1-ubyte": "ec29112dd5afa0611ce80d1b7f02629c",
+}
+
+
+def load_mnist(
+    root: str, source: str, *, train: bool, count: int | None = None, seed: int = 0
+) -> tuple[Tensor, Tensor, str]:
+    """Images and labels of one split, and the source actually used.
+
+    Args:
+        root: the folder that holds `MNIST/raw`.
+        source: `real` reads the four files and downloads them through torchvision where they are
+            missing; `procedural` draws digits; `auto` is `real` where the files are present and
+            `procedural` where there are none, and never touches the network.
+        train: the training split (60000) or the test split (10000).
+        count: only the first so many images; None for all.
+        seed: of the procedural digits; the two splits differ under any seed.
+
+    Returns:
+        Images (N, 28, 28) uint8, labels (N,) int64, and `real` or `procedural`.
+
+    Raises:
+        ConfigError: unknown source, too large a count, incomplete or corrupt files, no download.
+    """
+    total = TRAIN_SIZE if train else TEST_SIZE
+    count = total if count is None else count
+    if source not in _SOURCES:
+        raise ConfigError(f"dataset.source={source}: choose one of {', '.join(_SOURCES)}")
+    if not 1 <= count <= total:
+        split = "train" if train else "test"
+        raise ConfigError(f"dataset.{split}_size={count}: choose 1 to {total}, or null for all")
+    folder = Path(root).expanduser() / "MNIST" / "raw"
+    if source == "procedural":
+        return *_procedural(train, count, seed), "procedural"
+    missing = [name for name in _MD5 if not _variants(folder, name)]
+    if missing and source == "real":
+        _download(folder)
+    elif len(missing) == len(_MD5):
+        return *_procedural(train, count, seed), "procedural"
+    elif missing:
+        raise ConfigError(
+            f"dataset.source=auto: {folder} lacks {', '.join(missing)}; add the missing files, "
+            "or set dataset.source=procedural"
+        )
+    prefix = "train" if train else "t10k"
+    images = _read_idx(folder, f"{prefix}-images-idx3-ubyte", (total, SIDE, SIDE))
+    labels = _read_idx(folder, f"{prefix}-labels-idx1-ubyte", (total,))
+    return images[:count].clone(), labels[:count].long(), "real"
+
+
+@lru_cache(maxsize=2)
+def _procedural(train: bool, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """The first `count` procedural digits of a split; kept, since all of them take seconds."""
+    generator = torch.Generator().manual_seed(2 * seed + int(train))
+    images, labels = [], []
+    for _ in range(0, count, _BLOCK):
+        labels.append(torch.randint(10, (_BLOCK,), generator=generator))
+        images.append(draw_digits(labels[-1], generator=generator))
+    return torch.cat(images)[:count], torch.cat(labels)[:count]
+
+
+def _variants(folder: Path, name: str) -> list[Path]:
+    """The existing forms of a file, the uncompressed one first."""
+    return [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
+
+
+def _read_idx(folder: Path, name: str, shape: tuple[int, ...]) -> Tensor:
+    """Read an IDX file of bytes: magic 0x08 and the number of dimensions, the sizes, the data."""
+    path = _variants(folder, name)[0]
+    try:
+        content = path.read_bytes()
+        if path.suffix == ".gz":
+            if hashlib.md5(content, usedforsecurity=False).hexdigest() != _MD5[name]:
+                raise ConfigError(
+                    f"{path}: is damaged, its MD5 is not {_MD5[name]}; {_remedy(folder)}"
+                )
+            content = gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); {_remedy(folder)}") from error
+    header = np.array([0x800 + len(shape), *shape], dtype=">u4").tobytes()
+    length = len(header) + int(np.prod(shape))
+    if not content.startswith(header) or len(content) != length:
+        raise ConfigError(
+            f"{path}: is truncated or not MNIST's (expected {length} bytes of sizes {shape}, found "
+            f"{len(content)} bytes); {_remedy(folder)}"
+        )
+    data = np.frombuffer(content, dtype=np.uint8, offset=len(header))
+    return torch.from_numpy(data.reshape(shape).copy())
+
+
+def _download(folder: Path) -> None:
+    """Fetch the four files through torchvision, which checks them, and move them into place."""
+    try:
+        from torchvision.datasets import MNIST
+
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            MNIST(scratch, download=True)
+            for name in _MD5:
+                os.replace(Path(scratch) / "MNIST" / "raw" / name, folder / name)
+    except (ImportError, OSError, RuntimeError) as error:
+        cause = " ".join(str(error).split())
+        raise ConfigError(
+            f"dataset.source=real: MNIST is not in {folder} and could not be downloaded ({cause}); "
+            f"{_remedy(folder)}"
+        ) from error
+
+
+def _remedy(folder: Path) -> str:
+    return f"put {', '.join(_MD5)} (or .gz) in {folder}, or set dataset.source=procedural"

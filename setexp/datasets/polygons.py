@@ -1,0 +1,78 @@
+"""Rotating regular polygons: sets that only differ by an angle (Thesis, 5.6.1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from setexp.errors import ConfigError
+from setexp.sets import Batch, SetBatch
+
+
+def polygons(angle: Tensor, n: int) -> Tensor:
+    """Vertices (sin, cos) of n-gons on the unit circle: angles (...) to (..., n, 2)."""
+    corner = torch.arange(n, device=angle.device, dtype=angle.dtype) * (2 * math.pi / n)
+    direction = angle.unsqueeze(-1) + corner
+    return torch.stack([direction.sin(), direction.cos()], dim=-1)
+
+
+class Polygons:
+    """Fresh polygons in every pass, vertices in random order, drawn on the device.
+
+    Args:
+        set_size: number of vertices.
+        element_dim: 2; anything else is refused.
+        train_size, test_size: sets drawn in one pass.
+
+    Batches: input and target are the same `SetBatch`, x (B, set_size, 2), all present.
+    """
+
+    source = "synthetic"
+    fingerprint = "polygons-1"
+
+    def __init__(
+        self, *, set_size: int, element_dim: int, train_size: int, test_size: int
+    ) -> None:
+        if element_dim != 2:
+            raise ConfigError(f"dataset.element_dim={element_dim}: a polygon's vertices have 2")
+        if set_size < 2:
+            raise ConfigError(f"dataset.set_size={set_size}: a polygon has at least 2 vertices")
+        self.set_size = set_size
+        self._sizes = {"train": train_size, "val": test_size, "test": test_size}
+        self.device = torch.device("cpu")
+
+    def to(self, device: torch.device) -> Polygons:
+        """Draw on this device from now on."""
+        self.device = device
+        return self
+
+    def sizes(self, split: str) -> int:
+        """Sets in one pass over a split."""
+        return self._sizes[split]
+
+    def batches(
+        self,
+        split: str,
+        batch_size: int,
+        generator: torch.Generator,
+        *,
+        start: int = 0,
+        shuffle: bool = True,
+        drop_last: bool = False,
+    ) -> Iterator[Batch]:
+        """One pass of fresh sets; `shuffle` means nothing here. See `setexp.datasets`."""
+        del shuffle
+        count = self.sizes(split)
+        angle = torch.rand(count, generator=generator, device=self.device) * (2 * math.pi)
+        key = torch.rand(count, self.set_size, generator=generator, device=self.device)
+        order = key.argsort(-1).unsqueeze(-1).expand(-1, -1, 2)
+        x = polygons(angle, self.set_size).gather(1, order)
+        mask = x.new_ones(count, self.set_size)
+        end = count - count % batch_size if drop_last else count
+        for at in range(start * batch_size, end, batch_size):
+            rows = slice(at, min(at + batch_size, end))
+            sets = SetBatch(x[rows], mask[rows])
+            yield Batch(input=sets, target=sets, aux={})

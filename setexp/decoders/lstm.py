@@ -1,0 +1,52 @@
+"""LSTM decoder: one element per time step (Thesis, 5.6.2 and 6.5: the RNN baseline)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from setexp.decoders.mlp import split_mask
+from setexp.ops.layers import LSTM, Linear
+from setexp.sets import Encoding, SetBatch
+
+
+class LSTMDecoder(nn.Module):
+    """The latent vector sets the initial cell state; inputs are N zeros of size one.
+
+    Args:
+        latent: L.
+        hidden: hidden and cell size.
+        set_size, element_dim, mask_channel, mask_bias: as in `MLPDecoder`.
+
+    Shapes: z (B, L) to x (1, B, N, D), mask (1, B, N).
+    """
+
+    def __init__(
+        self,
+        *,
+        latent: int,
+        hidden: int,
+        set_size: int,
+        element_dim: int,
+        mask_channel: bool,
+        mask_bias: float,
+    ) -> None:
+        super().__init__()
+        self.set_size, self.mask_channel, self.mask_bias = set_size, mask_channel, mask_bias
+        self.cell = Linear(latent, hidden)
+        self.lstm = LSTM(1, hidden)
+        self.element = Linear(hidden, element_dim + mask_channel)
+
+    def forward(
+        self,
+        encoding: Encoding,
+        encode: Callable[[SetBatch], Encoding] | None = None,
+        steps: int | None = None,
+    ) -> SetBatch:
+        del encode, steps  # one shot
+        cell = self.cell(encoding.z)
+        inputs = cell.new_zeros(*cell.shape[:-1], self.set_size, 1)
+        states = self.lstm(inputs, torch.zeros_like(cell), cell)
+        return split_mask(self.element(states), self.mask_channel, self.mask_bias)

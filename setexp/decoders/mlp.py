@@ -1,0 +1,60 @@
+"""MLP decoder: all elements at once from the latent vector (Thesis, 5.6 and 6.5: the baseline)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from setexp.ops.layers import MLP
+from setexp.sets import Encoding, SetBatch
+
+
+class MLPDecoder(torch.nn.Module):
+    """Latent vector to a list of elements, in which order means nothing to the loss.
+
+    Args:
+        latent: L.
+        hidden: widths of the hidden layers.
+        set_size: N.
+        element_dim: D.
+        mask_channel: predict a mask value per element; otherwise every element is present.
+        mask_bias: added to the predicted mask (Thesis, A.4: "crucial"; the released code has 0).
+
+    Shapes: z (B, L) to x (1, B, N, D), mask (1, B, N).
+    """
+
+    def __init__(
+        self,
+        *,
+        latent: int,
+        hidden: Sequence[int],
+        set_size: int,
+        element_dim: int,
+        mask_channel: bool,
+        mask_bias: float,
+    ) -> None:
+        super().__init__()
+        self.shape = (set_size, element_dim + mask_channel)
+        self.mask_channel, self.mask_bias = mask_channel, mask_bias
+        self.mlp = MLP([latent, *hidden, self.shape[0] * self.shape[1]])
+
+    def forward(
+        self,
+        encoding: Encoding,
+        encode: Callable[[SetBatch], Encoding] | None = None,
+        steps: int | None = None,
+    ) -> SetBatch:
+        del encode, steps  # one shot
+        elements = self.mlp(encoding.z).unflatten(-1, self.shape)
+        return split_mask(elements, self.mask_channel, self.mask_bias)
+
+
+def split_mask(elements: Tensor, mask_channel: bool, mask_bias: float) -> SetBatch:
+    """Elements (B, N, D + 1) to a one-step prediction; without mask channel all are present."""
+    if not mask_channel:
+        mask = elements.new_ones(elements.shape[:-1])
+        return SetBatch(elements.unsqueeze(0), mask.unsqueeze(0))
+    x, mask = elements[..., :-1], elements[..., -1] + mask_bias
+    return SetBatch(x.unsqueeze(0), mask.unsqueeze(0))

@@ -1,0 +1,1 @@
+"""Networks that turn a set or an image into a vector."""

@@ -1,0 +1,83 @@
+"""Featurewise sort pooling (Thesis, 5.4).
+
+Every feature is sorted across the set; a weighted sum over positions is the pooled feature. The
+weights are a piecewise linear function on [0, 1], read at the relative position of each element, so
+that one set of parameters serves all set sizes (Eq. 5.6-5.8); or one weight per position where the
+size is fixed (iDSPN).
+
+The five papers use four variants, all of them arguments here:
+
+| where | n_pieces | init | descending | masked |
+|---|---|---|---|---|
+| auto-encoders, DSPN, SSLR | 20 | normal | yes | auto-encoders yes, DSPN and SSLR no |
+| CLEVR questions | 20 | ones | yes | yes (times 12 afterwards) |
+| graphs | 5 | ones | no | yes |
+| iDSPN | none: one weight per position | kaiming | no | no |
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from setexp.ops.position_weights import PositionWeights, WeightInit
+from setexp.ops.sorting import RelaxedOrder, hard_order, relaxed_order
+
+
+class FSPool(nn.Module):
+    """Sort each feature across the set and sum with learned position weights (Thesis, Eq. 5.5).
+
+    Args:
+        features: C.
+        n_pieces, set_size, init: see `PositionWeights`. Paper: 20 weights; code: 20 pieces.
+        descending: position 0 holds the largest element.
+        masked: leave padded rows out; otherwise all rows take part with the weights of a full set.
+        relaxed: sort softly (NeuralSort) and return the order for FSUnpool; always descending.
+        legacy_singleton_mask: treat sets of size 0 and 1 as the first two rows, as the released
+            code does.
+
+    Shapes: features (B, N, C) and mask (B, N) to (B, C) and the relaxed order or None.
+    """
+
+    def __init__(
+        self,
+        *,
+        features: int,
+        n_pieces: int | None,
+        set_size: int | None,
+        init: WeightInit,
+        descending: bool,
+        masked: bool,
+        relaxed: bool,
+        legacy_singleton_mask: bool,
+    ) -> None:
+        super().__init__()
+        if relaxed and not descending:
+            raise ValueError("the relaxed sort is descending")
+        if masked and n_pieces is None:
+            raise ValueError("one weight per position has no meaning for sets of variable size")
+        self.weights = PositionWeights(
+            features=features, n_pieces=n_pieces, set_size=set_size, init=init
+        )
+        self.descending, self.masked, self.relaxed = descending, masked, relaxed
+        self.legacy_singleton_mask = legacy_singleton_mask
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, RelaxedOrder | None]:
+        n = x.shape[-2]
+        columns = x.mT.contiguous()
+        if not self.masked:
+            return self._pool(columns, None, self.weights(n, None))
+        size = mask.sum(-1, keepdim=True)
+        if self.legacy_singleton_mask:
+            size = size.clamp(min=2)
+            mask = (torch.arange(n, device=x.device) < size).to(x.dtype)
+        return self._pool(columns, mask.unsqueeze(-2), self.weights(n, size))
+
+    def _pool(
+        self, x: Tensor, mask: Tensor | None, weights: Tensor
+    ) -> tuple[Tensor, RelaxedOrder | None]:
+        if self.relaxed:
+            relaxed = relaxed_order(x, mask)
+            return (relaxed.to_elements(weights) * x).sum(-1), relaxed
+        order = hard_order(x, mask, descending=self.descending)
+        return (x.gather(-1, order) * weights).sum(-1), None

@@ -1,0 +1,1 @@
+"""Losses between a predicted and a true set, one value per set."""

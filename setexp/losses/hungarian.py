@@ -1,0 +1,47 @@
+"""Hungarian loss: rows matched one to one at minimum cost (Thesis, Eq. 2.5, 5.1)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from setexp.errors import ConfigError
+from setexp.losses.base import Steps, comparable
+from setexp.ops.assignment import assignment
+from setexp.ops.costs import Cost, matched_cost, pair_cost
+from setexp.sets import SetBatch
+
+
+class HungarianLoss(nn.Module):
+    """Mean cost over the exact minimum-cost matching; padded rows take part like any other.
+
+    The matching is found on detached costs, for all inner steps and sets in one transfer.
+
+    Args:
+        cost: how two rows are compared, a mean over features.
+        steps, mask_channel: see `setexp.losses.base`.
+        set_size: N.
+        max_size: larger sets are refused, because the matching takes cubic time.
+
+    Shapes: prediction (T, B, N, D), target (B, N, D) to (B,).
+    """
+
+    def __init__(
+        self, *, cost: Cost, steps: Steps, mask_channel: bool, set_size: int, max_size: int
+    ) -> None:
+        super().__init__()
+        if set_size > max_size:
+            raise ConfigError(
+                f"loss: a Hungarian loss on sets of {set_size} takes too long (max_size={max_size}); "
+                "use loss=chamfer, or raise max_size"
+            )
+        self.cost, self.steps, self.mask_channel = cost, steps, mask_channel
+
+    def forward(self, prediction: SetBatch, target: SetBatch) -> Tensor:
+        x, y = comparable(prediction, target, steps=self.steps, mask_channel=self.mask_channel)
+        # rows are targets: equal padding rows of the target then share one gradient
+        costs = pair_cost(x.detach(), y.detach(), self.cost)
+        matched = assignment(costs)
+        partner = matched.unsqueeze(-1).expand(*matched.shape, y.shape[-1])
+        y = torch.gather(y.expand(*x.shape[:-2], *y.shape[-2:]), -2, partner)
+        return matched_cost(x, y, self.cost).mean(-1).mean(0)

@@ -1,0 +1,81 @@
+"""The few layers everything is built from, written so that seeds stack exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Linear(nn.Linear):
+    """A linear layer that rounds alike alone and in a stack of seeds.
+
+    `torch.nn.Linear` fuses the bias into the product when it runs alone but not under `vmap`, and
+    products with a single row or column take other routes through the BLAS when they are batched.
+    Both change the last bit. Here the bias is added afterwards, rows are flattened first, and a
+    width of one is a multiplication. Weights are Xavier uniform and biases zero, as in all of the
+    authors' FSPool and DSPN models.
+
+    Shapes: (..., in_features) to (..., out_features).
+    """
+
+    def reset_parameters(self) -> None:
+        nn.init.xavier_uniform_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.in_features == 1:
+            y = x * self.weight.squeeze(1)
+        elif self.out_features == 1:
+            y = (x * self.weight.squeeze(0)).sum(-1, keepdim=True)
+        else:
+            y = x.reshape(-1, self.in_features) @ self.weight.mT
+            y = y.reshape(*x.shape[:-1], self.out_features)
+        return y if self.bias is None else y + self.bias
+
+
+class MLP(nn.Sequential):
+    """Linear layers of the given widths with ReLU between them, none after the last.
+
+    Args:
+        widths: input, hidden and output widths; at least two, or one for the identity.
+
+    Shapes: (..., widths[0]) to (..., widths[-1]).
+    """
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        layers: list[nn.Module] = []
+        for wide, narrow in zip(widths, widths[1:], strict=False):
+            layers += [Linear(wide, narrow), nn.ReLU()]
+        super().__init__(*layers[:-1])
+
+
+class LSTM(nn.Module):
+    """One LSTM layer from two linear maps, because `torch.nn.LSTM` cannot be stacked by `vmap`.
+
+    Gates in the order input, forget, cell, output; each gate's matrices are Xavier uniform, biases
+    zero.
+
+    Shapes: inputs (B, N, in_features), hidden and cell (B, hidden) to all hidden states
+    (B, N, hidden).
+    """
+
+    def __init__(self, in_features: int, hidden: int) -> None:
+        super().__init__()
+        self.from_input = Linear(in_features, 4 * hidden)
+        self.from_hidden = Linear(hidden, 4 * hidden)
+        for layer in (self.from_input, self.from_hidden):
+            for gate in layer.weight.chunk(4):
+                nn.init.xavier_uniform_(gate)
+
+    def forward(self, inputs: Tensor, hidden: Tensor, cell: Tensor) -> Tensor:
+        outputs = []
+        # the input's share of the gates is one product for all positions
+        for gates in self.from_input(inputs).unbind(-2):
+            i, f, g, o = (gates + self.from_hidden(hidden)).chunk(4, dim=-1)
+            cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
+            hidden = torch.sigmoid(o) * torch.tanh(cell)
+            outputs.append(hidden)
+        return torch.stack(outputs, dim=-2)

@@ -1,0 +1,62 @@
+"""Weights of positions in a sorted set, interpolated from a few parameters (Thesis, 5.4.2)."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import torch
+from torch import Tensor, nn
+
+
+class WeightInit(Enum):
+    """Initial position weights: N(0, 1); all ones (a sum); N(0, 1 / number of weights)."""
+
+    normal = "normal"
+    ones = "ones"
+    kaiming = "kaiming"
+
+    def __call__(self, features: int, n_weights: int) -> Tensor:
+        if self is WeightInit.ones:
+            return torch.ones(features, n_weights)
+        std = 1.0 if self is WeightInit.normal else n_weights**-0.5
+        return torch.randn(features, n_weights) * std
+
+
+class PositionWeights(nn.Module):
+    """Weights of each position for each feature, interpolated from a few parameters.
+
+    Args:
+        features: C.
+        n_pieces: pieces of the piecewise linear function; None for one weight per position.
+        set_size: number of positions; only read where `n_pieces` is None.
+        init: see `WeightInit`.
+
+    The parameter is (C, n_pieces + 1), or (C, set_size); its left end belongs to position 0.
+    """
+
+    def __init__(
+        self, *, features: int, n_pieces: int | None, set_size: int | None, init: WeightInit
+    ) -> None:
+        super().__init__()
+        self.n_pieces = n_pieces
+        if n_pieces is None and set_size is None:
+            raise ValueError("one weight per position needs set_size")
+        n_weights = n_pieces + 1 if n_pieces is not None else set_size or 0
+        self.weight = nn.Parameter(init(features, n_weights))
+
+    def forward(self, n: int, size: Tensor | None) -> Tensor:
+        """Weights at n positions: (C, n), or (B, C, n) and zero beyond each `size` (B, 1)."""
+        if self.n_pieces is None:
+            return self.weight
+        position = torch.arange(n, device=self.weight.device, dtype=self.weight.dtype)
+        if size is None:
+            ratio = position / max(n - 1, 1)
+        else:
+            ratio = position / (size - 1).clamp(min=1)
+        knots = torch.arange(
+            self.n_pieces + 1, device=self.weight.device, dtype=self.weight.dtype
+        ).unsqueeze(-1)
+        # hat functions: interpolation as one product, without gathers to differentiate
+        hats = torch.relu(1 - (ratio.unsqueeze(-2) * self.n_pieces - knots).abs())
+        weights = self.weight @ hats
+        return weights if size is None else weights * (position < size).unsqueeze(-2)

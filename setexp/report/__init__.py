@@ -1,0 +1,1 @@
+"""From result records to printed tables; imports neither torch nor Hydra."""

@@ -1,0 +1,115 @@
+"""Which records may stand in which printed table, and together.
+
+A block holds the records of one scale, one data source and one set of extra axes, those a run has
+beyond its cell's. Real, procedural and synthetic data, or a full and a reduced protocol, therefore
+never share a block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from setexp.report.records import Record, slug
+from setexp.report.tables import Cell, Run, Table
+
+_ORDER = {name: i for i, name in enumerate(("paper", "small", "smoke"))}
+_SOURCES = {name: i for i, name in enumerate(("real", "synthetic", "procedural"))}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the seeds of one cell's run gave.
+
+    Args:
+        values: the metric of the seeds that have it, raw units, in the order of the seeds.
+        diverged: seeds that diverged.
+        lacking: seeds that are done, but without this metric.
+        wanted: seeds of the table.
+    """
+
+    values: tuple[float, ...]
+    diverged: int
+    lacking: int
+    wanted: int
+
+
+@dataclass(frozen=True)
+class Block:
+    """One table's records of one scale, data source and set of extra axes, by run and seed."""
+
+    table: Table
+    scale: str
+    source: str
+    extra: dict[str, Any]
+    runs: dict[str, dict[int, Record]]
+
+    @property
+    def full(self) -> bool:
+        """Whether the printed protocol was followed, on the data that it names."""
+        return self.scale == "paper" and self.source != "procedural" and not self.extra
+
+    @property
+    def records(self) -> list[Record]:
+        """All records of the block, other seeds than the table's among them."""
+        return [r for by_seed in self.runs.values() for _, r in sorted(by_seed.items())]
+
+    @property
+    def counted(self) -> list[Record]:
+        """Records of the table's seeds."""
+        return [r for r in self.records if r.seed in self.table.seeds]
+
+    def measured(self, cell: Cell) -> Measured:
+        """What fills a cell."""
+        by_seed = self.runs.get(_run_of(self.table, cell).name, {})
+        records = [by_seed[seed] for seed in self.table.seeds if seed in by_seed]
+        done = [r for r in records if r.status == "done"]
+        values = tuple(r.metrics[cell.metric] for r in done if cell.metric in r.metrics)
+        return Measured(
+            values, len(records) - len(done), len(done) - len(values), len(self.table.seeds)
+        )
+
+
+def blocks(table: Table, records: Sequence[Record], tables: Sequence[Table]) -> list[Block]:
+    """A table's blocks, the full protocol first.
+
+    Args:
+        tables: all tables. A record belongs to the runs that share most axes with it: one with
+            `loss.steps=all` fills the table that asks for it, and no block of one that does not.
+    """
+    known = [run for t in [table, *tables] for run in t.runs]
+    found: dict[tuple[str, str, str], Block] = {}
+    for record in records:
+        for run in table.runs:
+            if not _holds(run, record) or any(_closer(k, run, record) for k in known):
+                continue
+            extra = {k: v for k, v in record.axes.items() if k not in run.axes}
+            key = (record.scale, record.source, slug(extra))
+            block = found.setdefault(key, Block(table, record.scale, record.source, extra, {}))
+            block.runs.setdefault(run.name, {})[record.seed] = record
+    return sorted(found.values(), key=_order)
+
+
+def _holds(run: Run, record: Record) -> bool:
+    return run.experiment == record.experiment and _part_of(run.axes, record.axes)
+
+
+def _closer(other: Run, run: Run, record: Record) -> bool:
+    return _holds(other, record) and other.axes != run.axes and _part_of(run.axes, other.axes)
+
+
+def _part_of(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    return all(key in b and b[key] == value for key, value in a.items())
+
+
+def _run_of(table: Table, cell: Cell) -> Run:
+    return next(
+        r for r in table.runs if (r.experiment, r.axes) == (cell.experiment, cell.axes)
+    )
+
+
+def _order(block: Block) -> tuple[Any, ...]:
+    scale = _ORDER.get(block.scale, len(_ORDER))
+    source = _SOURCES.get(block.source, len(_SOURCES))
+    return not block.full, len(block.extra), scale, source, slug(block.extra)

@@ -1,0 +1,83 @@
+"""Measured against printed: mean and spread over seeds, and how far they are from the document."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from decimal import ROUND_HALF_UP, Decimal
+
+from setexp.report.blocks import Measured
+from setexp.report.papers import Column, Number
+
+WITHIN = 3.0
+"""Printed standard deviations up to which a mean counts as reproduced."""
+
+LEGEND = (
+    "ours: mean ± sample standard deviation over seeds, one more decimal than printed. "
+    "compared: the difference in printed standard deviations (sd), within up to 3 of them; where "
+    "none but 0 is printed, the ratio ours / paper, same if ours rounds to the printed number. "
+    "seeds: how many of the wanted gave a value; lacking: done, without this metric."
+)
+
+
+def ours(measured: Measured, column: Column, decimals: int) -> str:
+    """Mean ± sample standard deviation in printed units; without a value, why there is none."""
+    if not measured.values:
+        if measured.diverged:
+            return "diverged"
+        return "no such metric" if measured.lacking else "not run"
+    values = [value / column.scale for value in measured.values]
+    text = _decimal(statistics.fmean(values), decimals)
+    if len(values) > 1:
+        text += f" ± {_decimal(_std(values), decimals)}"
+    return text
+
+
+def seeds(measured: Measured) -> str:
+    """Seeds with a value, of those wanted, and what became of others; "" where none has ended."""
+    if not measured.values and not measured.diverged and not measured.lacking:
+        return ""
+    parts = [f"{len(measured.values)} of {measured.wanted}"]
+    if measured.diverged:
+        parts.append(f"{measured.diverged} diverged")
+    if measured.lacking:
+        parts.append(f"{measured.lacking} lacking")
+    return ", ".join(parts)
+
+
+def compare(printed: Number | None, column: Column, values: Sequence[float]) -> tuple[str, str]:
+    """How far the mean is from print, and a verdict in one word.
+
+    Returns:
+        The distance ("-0.4 sd", "x1.02" or "") and "within", "same", "better", "worse", "other"
+        (where neither direction is better), or "" where there is nothing to compare.
+    """
+    if printed is None or not values:
+        return "", ""
+    mean = statistics.fmean(values) / column.scale
+    if not math.isfinite(mean):
+        return "not finite", "worse"
+    difference = mean - float(printed.mean)
+    direction = {"lower": -1, "higher": 1}.get(column.direction, 0)
+    gain = difference * direction
+    outside = ("worse" if gain < 0 else "better") if direction else "other"
+    if printed.std:
+        deviations = difference / float(printed.std)
+        verdict = "within" if abs(deviations) <= WITHIN else outside
+        return f"{deviations:+.1f} sd", verdict
+    rounded = Decimal(repr(mean)).quantize(Decimal(1).scaleb(-printed.decimals), ROUND_HALF_UP)
+    if rounded == printed.mean:
+        return "", "same"
+    ratio = f"x{mean / float(printed.mean):.3g}" if printed.mean else ""
+    return ratio, outside
+
+
+def _std(values: Sequence[float]) -> float:
+    """Sample standard deviation; NaN where a value is not finite."""
+    return statistics.stdev(values) if all(map(math.isfinite, values)) else math.nan
+
+
+def _decimal(value: float, decimals: int) -> str:
+    """Fixed decimals; three digits for what would not fit a table."""
+    return f"{value:.3g}" if abs(value) >= 1e6 else f"{value:.{decimals}f}"

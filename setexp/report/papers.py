@@ -1,0 +1,122 @@
+"""Printed tables: numbers as the documents print them, each with its number of decimals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from setexp.errors import ConfigError
+
+PAPERS = Path(__file__).resolve().parents[2] / "papers"
+
+
+@dataclass(frozen=True)
+class Number:
+    """One printed number; `std` is None where none is printed."""
+
+    mean: Decimal
+    std: Decimal | None = None
+
+    @property
+    def decimals(self) -> int:
+        """Digits after the point of the printed mean."""
+        return max(0, -int(self.mean.as_tuple().exponent))
+
+    def __str__(self) -> str:
+        return f"{self.mean:f}" if self.std is None else f"{self.mean:f} ± {self.std:f}"
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a column's numbers are.
+
+    Args:
+        unit: as printed.
+        direction: which numbers are better: "lower", "higher" or "none".
+        scale: a printed number times this is the raw metric. Shares are raw as fractions, so that
+            a column in % has 0.01.
+    """
+
+    unit: str
+    direction: str
+    scale: float
+
+
+@dataclass(frozen=True)
+class PrintedTable:
+    """One printed table; a cell is None where the document has a dash."""
+
+    id: str
+    source: str
+    title: str
+    metric: str
+    note: str
+    runs: int | None
+    columns: dict[str, Column]
+    rows: dict[str, dict[str, Number | None]]
+
+    def number(self, row: str, column: str) -> Number | None:
+        """The printed number of a cell."""
+        return self.rows.get(row, {}).get(column)
+
+
+def load_printed(table_id: str, folder: Path = PAPERS) -> PrintedTable:
+    """One printed table by its id, such as "thesis/5.3".
+
+    Raises:
+        ConfigError: no such document or table.
+    """
+    document = table_id.partition("/")[0]
+    path = folder / f"{document}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
+        raise ConfigError(f"table id {table_id}: no document {document!r}; there are {known}")
+    tables = _read(path)["tables"]
+    if table_id not in tables:
+        raise ConfigError(f"table id {table_id}: not in {path.name}; there are {', '.join(tables)}")
+    return _parse(table_id, tables[table_id])
+
+
+@lru_cache(maxsize=8)
+def _read(path: Path) -> dict[str, Any]:
+    # The base loader keeps every scalar as text: a float would forget that 0.000 has three decimals.
+    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+    return yaml.load(path.read_text(), Loader=loader)
+
+
+def _parse(table_id: str, entry: Mapping[str, Any]) -> PrintedTable:
+    meta = entry.get("column_meta", {})
+    runs = entry["n_runs"]
+    return PrintedTable(
+        id=table_id,
+        source=entry["source"],
+        title=entry["title"],
+        metric=entry["metric"],
+        note=" ".join(entry.get("note", "").split()),
+        runs=None if runs == "null" else int(runs),
+        columns={c: _column(entry, meta.get(c, {})) for c in entry["columns"]},
+        rows={
+            row: {column: _number(cell) for column, cell in cells.items()}
+            for row, cells in entry["rows"].items()
+        },
+    )
+
+
+def _column(entry: Mapping[str, Any], meta: Mapping[str, Any]) -> Column:
+    unit = meta.get("unit", entry["unit"])
+    default = "0.01" if unit == "%" else "1"
+    scale = float(meta.get("scale", entry.get("scale", default)))
+    return Column(unit, meta.get("direction", entry["direction"]), scale)
+
+
+def _number(cell: Any) -> Number | None:
+    if cell == "null":
+        return None
+    std = cell.get("std", "null")
+    return Number(Decimal(cell["mean"]), None if std == "null" else Decimal(std))

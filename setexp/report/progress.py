@@ -1,0 +1,65 @@
+"""How far a table's runs are: done, diverged, running, failed, interrupted or missing."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from setexp.files import read_json
+from setexp.report.records import slug
+from setexp.report.tables import Run, Table
+
+
+def progress(table: Table, outputs: Path, results: Path, scale: str) -> str:
+    """One line per run and data source at one scale, and a sum.
+
+    A run that was killed without notice still says running; the time of its last write tells.
+    """
+    sources = sorted({s for run in table.runs for s in _sources(run, outputs, results, scale)})
+    parts = []
+    for source in sources:
+        lines, done = [], 0
+        width = max(len(run.name) for run in table.runs)
+        for run in table.runs:
+            states = {seed: state(run, seed, scale, source, outputs, results) for seed in run.seeds}
+            done += sum(s == "done" for s in states.values())
+            lines.append(f"  {run.name.ljust(width)}  {_grouped(states)}")
+        total = len(table.runs) * len(table.seeds)
+        parts += [f"{table.id}, scale {scale}, {source} data: {done} of {total} done", *lines]
+    if not parts:
+        parts = [f"{table.id}, scale {scale}: nothing yet"]
+    return "\n".join([*parts, f"fill: {table.command}"]) + "\n"
+
+
+def state(run: Run, seed: int, scale: str, source: str, outputs: Path, results: Path) -> str:
+    """What is known of one seed, its run folder before its kept record."""
+    folder = outputs / run.experiment / slug(run.axes) / f"{scale}-{source}" / f"seed-{seed}"
+    kept = results / run.experiment / slug(run.axes) / f"{scale}-{source}-seed{seed}.json"
+    for path in (folder / "result.json", kept):
+        record = read_json(path)
+        if record is not None:
+            return str(record["status"])
+    status = read_json(folder / "status.json")
+    if status is None:
+        return "missing"
+    text = str(status["status"])
+    if "steps" in status:
+        text += f" at step {status.get('step')} of {status['steps']}"
+    if status["status"] == "running":
+        written = max(path.stat().st_mtime for path in folder.iterdir())
+        text += f", last written {max(0, time.time() - written) / 60:.0f} min ago"
+    return text
+
+
+def _sources(run: Run, outputs: Path, results: Path, scale: str) -> list[str]:
+    found = [p.name for p in (outputs / run.experiment / slug(run.axes)).glob(f"{scale}-*")]
+    kept = (results / run.experiment / slug(run.axes)).glob(f"{scale}-*-seed*.json")
+    found += [path.stem.rpartition("-")[0] for path in kept]
+    return [name.removeprefix(f"{scale}-") for name in found]
+
+
+def _grouped(states: dict[int, str]) -> str:
+    by_state: dict[str, list[int]] = {}
+    for seed, text in states.items():
+        by_state.setdefault(text, []).append(seed)
+    return "; ".join(f"{text}: {','.join(map(str, s))}" for text, s in by_state.items())

@@ -1,0 +1,165 @@
+"""Result records: one JSON file per finished seed, in its run folder and, kept, in `results`.
+
+A run folder is `outputs/<experiment>/<axes>/<scale>-<source>/seed-<k>`; its `result.json` is kept as
+`results/<experiment>/<axes>/<scale>-<source>-seed<k>.json`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from setexp.errors import ConfigError
+from setexp.files import read_json, write_json
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "results"
+
+_FIELDS = ("experiment", "axes", "scale", "source", "seed", "status", "metrics", "provenance")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one seed of one run measured.
+
+    Args:
+        axes: overrides beyond the experiment, {dotted key: value}.
+        source: "real", "procedural" or "synthetic" data.
+        status: "done", or "diverged" without metrics.
+        metrics: raw units; names may end in "@inner steps".
+        path: where the record was read.
+        content: the whole file.
+    """
+
+    experiment: str
+    axes: dict[str, Any]
+    scale: str
+    source: str
+    seed: int
+    status: str
+    metrics: dict[str, float]
+    provenance: dict[str, Any]
+    path: Path
+    content: dict[str, Any] = field(repr=False)
+
+    @property
+    def run(self) -> tuple[str, str, str, str, int]:
+        """What identifies the run; two records with the same are the same run, repeated."""
+        axes = json.dumps(self.axes, sort_keys=True)
+        return self.experiment, axes, self.scale, self.source, self.seed
+
+    @property
+    def commit(self) -> str:
+        """The code's commit, shortened; "+" says that files differed from it."""
+        commit = self.provenance.get("commit")
+        return f"{commit[:8]}{'+' if self.provenance.get('dirty') else ''}" if commit else "unknown"
+
+
+def read_record(path: Path) -> Record:
+    """Read one record.
+
+    Raises:
+        ConfigError: the file is missing, is not JSON or lacks a field.
+    """
+    try:
+        content = read_json(path)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path}: not JSON ({error}); remove it or restore it") from None
+    if content is None:
+        raise ConfigError(f"{path}: no such record")
+    missing = [f for f in _FIELDS if f not in content] if isinstance(content, dict) else _FIELDS
+    if missing:
+        raise ConfigError(f"{path}: not a result record, {missing[0]!r} is missing; remove it")
+    if content["status"] not in ("done", "diverged"):
+        raise ConfigError(f"{path}: status {content['status']!r}; a record is done or diverged")
+    values = {f: content[f] for f in _FIELDS} | {
+        "axes": dict(sorted(content["axes"].items())),
+        "metrics": content["metrics"] or {},
+    }
+    return Record(**values, path=path, content=content)
+
+
+def read_records(results: Path = RESULTS, outputs: Path | None = None) -> list[Record]:
+    """All kept records, and those of run folders; of a run that has both, the later finished."""
+    paths = sorted(results.rglob("*.json"))
+    if outputs is not None:
+        paths += sorted(outputs.rglob("seed-*/result.json"))
+    found: dict[tuple[Any, ...], Record] = {}
+    for record in map(read_record, paths):
+        before = found.get(record.run)
+        if before is None or _finished(before) < _finished(record):
+            found[record.run] = record
+    return list(found.values())
+
+
+def _finished(record: Record) -> str:
+    return str(record.provenance.get("finished", ""))
+
+
+def kept_path(record: Record, results: Path = RESULTS) -> Path:
+    """Where a record is kept."""
+    folder = results / record.experiment / slug(record.axes)
+    return folder / f"{record.scale}-{record.source}-seed{record.seed}.json"
+
+
+def keep(
+    folders: Iterable[Path], results: Path = RESULTS, *, replace: bool = False
+) -> list[tuple[Record, Path]]:
+    """Copy the records of run folders, or of folders of them, to where they are committed.
+
+    Every record is read and checked before the first is written.
+
+    Args:
+        replace: overwrite a kept record of the same run that says something else.
+
+    Raises:
+        ConfigError: a run folder without a result, no run folder at all, or another record kept.
+    """
+    copies = []
+    for folder in folders:
+        for run in _run_folders(folder):
+            record = read_record(run / "result.json")
+            path = kept_path(record, results)
+            before = read_json(path)
+            if before not in (None, record.content) and not replace:
+                raise ConfigError(
+                    f"{path} holds another result of {run} (finished "
+                    f"{before['provenance'].get('finished')}); --replace overwrites it"
+                )
+            copies.append((record, path))
+    for record, path in copies:
+        write_json(path, record.content)
+    return copies
+
+
+def _run_folders(folder: Path) -> list[Path]:
+    runs = [p for p in [folder, *sorted(folder.rglob("seed-*"))] if (p / "status.json").exists()]
+    runs += [p.parent for p in sorted(folder.rglob("result.json")) if p.parent not in runs]
+    if not runs:
+        raise ConfigError(f"{folder}: no run here; name a folder outputs/.../seed-K, or one above")
+    for run in runs:
+        if not (run / "result.json").exists():
+            state = read_json(run / "status.json").get("status", "unknown")
+            raise ConfigError(f"{run}: not finished (status {state}); only results are kept")
+    return runs
+
+
+def slug(axes: Mapping[str, Any]) -> str:
+    """A folder name for axes: readable, and unique however long they are."""
+    if not axes:
+        return "default"
+    text = ",".join(f"{key}={axis_text(value)}" for key, value in axes.items())
+    safe = re.sub(r"[^\w.,=+-]", "_", text)
+    if safe == text and len(safe) <= 100:
+        return safe
+    return f"{safe[:80]}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
+
+
+def axis_text(value: Any) -> str:
+    """A value as an override writes it."""
+    return "null" if value is None else str(value).replace(" ", "")

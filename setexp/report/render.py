@@ -1,0 +1,161 @@
+"""A printed table beside what was measured, as text or Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from textwrap import wrap
+
+from setexp.report.blocks import Block
+from setexp.report.compare import LEGEND, compare, ours, seeds
+from setexp.report.papers import PrintedTable
+from setexp.report.records import Record, axis_text
+from setexp.report.tables import Table
+
+WIDTH = 160
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Cells under headers; the leading `labels` columns are repeated where lines are split."""
+
+    headers: list[str]
+    lines: list[list[str]]
+    labels: int
+
+    def text(self, width: int = WIDTH) -> str:
+        """Aligned columns; those that do not fit the width follow below, labels repeated."""
+        rows = [self.headers, *self.lines]
+        sizes = [max(len(row[i]) for row in rows) for i in range(len(self.headers))]
+        used = sum(size + 2 for size in sizes[: self.labels])
+        groups: list[list[int]] = [[]]
+        total = used
+        for i in range(self.labels, len(sizes)):
+            if groups[-1] and total + sizes[i] > width:
+                groups.append([])
+                total = used
+            groups[-1].append(i)
+            total += sizes[i] + 2
+        parts = []
+        for group in groups:
+            picked = [*range(self.labels), *group]
+            parts.append(
+                "\n".join("  ".join(row[i].ljust(sizes[i]) for i in picked).rstrip() for row in rows)
+            )
+        return "\n\n".join(parts)
+
+    def markdown(self) -> str:
+        """A Markdown table."""
+        lines = [self.headers, ["---"] * len(self.headers), *self.lines]
+        escaped = ([cell.replace("|", "\\|") for cell in line] for line in lines)
+        return "\n".join("| " + " | ".join(line) + " |" for line in escaped)
+
+
+def grid(table: Table, printed: PrintedTable, block: Block | None) -> Grid:
+    """All printed cells; under each, what the block has for it (None: nothing is measured)."""
+    lines = []
+    for row in printed.rows:
+        entries = [_entry(table, printed, block, row, column) for column in printed.columns]
+        kinds = ["paper", "ours", "compared", "seeds"]
+        if not any(entry[-1] for entry in entries):
+            kinds = kinds[:2]
+        for i, kind in enumerate(kinds):
+            lines.append(["" if i else row, kind, *(entry[i] for entry in entries)])
+    return Grid(["", "", *printed.columns], lines, 2)
+
+
+def _entry(
+    table: Table, printed: PrintedTable, block: Block | None, row: str, name: str
+) -> tuple[str, str, str, str]:
+    """One cell: paper, ours, compared, seeds. Only the full protocol gets a verdict."""
+    number, column = printed.number(row, name), printed.columns[name]
+    cell = table.cells.get((row, name))
+    paper = "–" if number is None else str(number)
+    if cell is None or cell.quoted:
+        return paper, "quoted" if cell else "no experiment", "", ""
+    if block is None:
+        return paper, "not run", "", ""
+    measured = block.measured(cell)
+    distance, verdict = compare(number, column, measured.values)
+    compared = " ".join(filter(None, [distance, verdict if block.full else ""]))
+    decimals = 3 if number is None else number.decimals + 1
+    return paper, ours(measured, column, decimals), compared, seeds(measured)
+
+
+def introduction(table: Table, printed: PrintedTable) -> list[str]:
+    """What a table is, in sentences."""
+    columns = {(c.unit, c.direction) for c in printed.columns.values()}
+    better = {"lower": "lower is better", "higher": "higher is better"}
+    units = "; ".join(
+        f"unit: {unit}" + (f", {better[direction]}" if direction in better else "")
+        for unit, direction in sorted(columns)
+    )
+    paper = "an unstated number of" if printed.runs is None else str(printed.runs)
+    lines = [f"{printed.metric} ({units}). Print: {paper} runs; here: {len(table.seeds)} seeds."]
+    return [*lines, printed.note] if printed.note else lines
+
+
+def description(block: Block) -> list[str]:
+    """What a block's numbers are and where they come from, in sentences."""
+    data = {
+        "procedural": "procedural data, a stand-in for the paper's",
+        "synthetic": "synthetic data, drawn by the paper's definition",
+    }.get(block.source, f"{block.source} data")
+    extra = ", ".join(f"{key}={axis_text(value)}" for key, value in block.extra.items())
+    kind = "full protocol" if block.full else "not the printed protocol"
+    head = f"Scale {block.scale}, {data}" + (f", with {extra}" if extra else "") + f": {kind}."
+    wanted = len(block.table.runs) * len(block.table.seeds)
+    diverged = sum(r.status == "diverged" for r in block.counted)
+    count = f"{len(block.counted) - diverged} of {wanted} runs done"
+    count += f", {diverged} diverged" if diverged else ""
+    others = sorted({r.seed for r in block.records} - set(block.table.seeds))
+    left_out = f" Seeds {others} are not the table's and not counted." if others else ""
+    return [head, f"{count}.{left_out}", origin(block.records)]
+
+
+def origin(records: Sequence[Record]) -> str:
+    """Commits and machines of some records; "+" marks a commit with changed files."""
+    commits = sorted({r.commit for r in records})
+    machines = sorted(
+        {f"{r.provenance.get('device')} ({r.provenance.get('machine')})" for r in records}
+    )
+    return f"Commit {', '.join(commits)}. Machine: {'; '.join(machines)}."
+
+
+def table_text(table: Table, printed: PrintedTable, found: Sequence[Block]) -> str:
+    """A table with all its blocks, for a terminal."""
+    head = [f"{table.id}: {printed.title}", *introduction(table, printed), f"fill: {table.command}"]
+    parts = [_wrapped(head)]
+    if not found:
+        parts.append(grid(table, printed, None).text())
+    for block in found:
+        parts.append(_wrapped(description(block)) + "\n\n" + grid(table, printed, block).text())
+    if found:
+        parts.append(_wrapped([LEGEND]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _wrapped(lines: Sequence[str]) -> str:
+    return "\n".join(part for line in lines for part in wrap(line, WIDTH))
+
+
+def beside(records: Sequence[Record]) -> str:
+    """Several records' metrics side by side, in raw units, under what the runs are."""
+    about: dict[str, Callable[[Record], str]] = {
+        "axes": lambda r: ", ".join(f"{k}={axis_text(v)}" for k, v in r.axes.items()) or "–",
+        "scale": lambda r: r.scale,
+        "data": lambda r: r.source,
+        "seed": lambda r: str(r.seed),
+        "status": lambda r: r.status,
+        "epochs": lambda r: str(r.content.get("epochs", "–")),
+        "steps": lambda r: str(r.content.get("steps", "–")),
+        "parameters": lambda r: str(r.content.get("parameters", "–")),
+        "seconds": lambda r: str(r.provenance.get("seconds", "–")),
+        "device": lambda r: str(r.provenance.get("device", "–")),
+        "commit": lambda r: r.commit,
+    }
+    lines = [[name, *map(show, records)] for name, show in about.items()]
+    for name in dict.fromkeys(name for r in records for name in r.metrics):
+        values = [r.metrics.get(name) for r in records]
+        lines.append([name, *("–" if v is None else f"{v:.6g}" for v in values)])
+    return Grid(["", *(r.experiment for r in records)], lines, 1).text() + "\n"

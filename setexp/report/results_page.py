@@ -1,0 +1,111 @@
+"""The page of results: every table config beside the kept records, and a front table of them all.
+
+Its text is a function of configs, printed numbers and records alone, so that a test can tell
+whether the committed page is up to date.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from setexp.errors import ConfigError
+from setexp.report.blocks import Block, blocks
+from setexp.report.compare import LEGEND, compare
+from setexp.report.papers import PrintedTable, load_printed
+from setexp.report.records import Record
+from setexp.report.render import Grid, description, grid, introduction
+from setexp.report.tables import Table
+
+BEGIN, END = "<!-- tables:begin -->", "<!-- tables:end -->"
+
+_HEAD = """# Results
+
+Written by `python scripts/report.py page` from the records in `results/`; edit neither by hand.
+Numbers of real, procedural and synthetic data, of the full and of a reduced protocol, never share
+a table. A run enters with `python scripts/report.py keep RUN_FOLDER`.
+"""
+
+
+def results_page(tables: Sequence[Table], records: Sequence[Record]) -> str:
+    """The whole page, Markdown."""
+    parts = [_HEAD, overview(tables, records), f"Reading: {LEGEND}\n"]
+    for table in tables:
+        parts.append(_section(table, load_printed(table.id), blocks(table, records, tables)))
+    return "\n".join(parts)
+
+
+def overview(tables: Sequence[Table], records: Sequence[Record], page: str = "") -> str:
+    """The table of tables, Markdown.
+
+    Args:
+        page: path of the page of results, as seen from where the overview stands.
+    """
+    lines = []
+    for table in tables:
+        printed, found = load_printed(table.id), blocks(table, records, tables)
+        full = next((block for block in found if block.full), None)
+        others = Counter[str]()
+        for block in found:
+            if block is not full:
+                kind = "reduced" if block.extra else block.scale
+                others[f"{kind}, {block.source}"] += len(block.counted)
+        lines.append(
+            [
+                f"[{table.id}]({page}#{table.name})",
+                printed.title,
+                _runs(table, full),
+                _verdicts(table, printed, full),
+                "; ".join(f"{kind}: {count} runs" for kind, count in others.items()),
+            ]
+        )
+    headers = ["table", "what", "runs done", "cells against print", "other runs"]
+    return Grid(headers, lines, 1).markdown() + "\n"
+
+
+def insert(text: str, block: str) -> str:
+    """Put the overview between its markers.
+
+    Raises:
+        ConfigError: one marker without the other.
+    """
+    if BEGIN not in text and END not in text:
+        return text
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ConfigError(f"the table of tables needs {BEGIN} and, after it, {END}")
+    return f"{before}{BEGIN}\n{block}{END}{after}"
+
+
+def _runs(table: Table, full: Block | None) -> str:
+    wanted = len(table.runs) * len(table.seeds)
+    if full is None:
+        return f"0 of {wanted}"
+    diverged = sum(record.status == "diverged" for record in full.counted)
+    text = f"{len(full.counted) - diverged} of {wanted}"
+    return text + (f", {diverged} diverged" if diverged else "")
+
+
+def _verdicts(table: Table, printed: PrintedTable, full: Block | None) -> str:
+    """How many cells of the full protocol are within print, better, worse, or not run."""
+    count = Counter[str]()
+    for (row, column), cell in table.cells.items():
+        values = full.measured(cell).values if full and not cell.quoted else ()
+        _, verdict = compare(printed.number(row, column), printed.columns[column], values)
+        count["quoted" if cell.quoted else verdict or "not run"] += 1
+    if set(count) == {"not run"}:
+        return "not run yet"
+    order = ("same", "within", "better", "worse", "other", "not run", "quoted")
+    return ", ".join(f"{count[name]} {name}" for name in order if count[name])
+
+
+def _section(table: Table, printed: PrintedTable, found: Sequence[Block]) -> str:
+    name = f"{table.id.partition('/')[0]}, {printed.source}".capitalize()
+    lines = [f'<a id="{table.name}"></a>', "", f"## {name}: {printed.title}", ""]
+    lines += [" ".join(introduction(table, printed)), "", f"Fill it: `{table.command}`", ""]
+    if not found:
+        lines += ["Not run yet.", ""]
+    for block in found:
+        lines += [" ".join(description(block)), "", grid(table, printed, block).markdown(), ""]
+    return "\n".join(lines)

@@ -1,0 +1,200 @@
+"""Table configs: which runs fill which printed cells.
+
+A config of `configs/table` names rows and columns as printed. Each may hold any of
+
+- `experiment`: the experiment that is trained;
+- `set`: overrides beyond the experiment, {dotted key: value};
+- `metric`: the name in a result record; the table's `metric` is the default;
+- `at`: inner steps at evaluation, a suffix of the metric: AP1 at 20 is "AP1@20";
+- `quoted: true`: the document quotes others; shown, never run.
+
+A cell has its row's and its column's fields. Many cells may read one run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from setexp.errors import ConfigError
+from setexp.report.records import axis_text
+
+TABLES = Path(__file__).resolve().parents[2] / "configs" / "table"
+
+_TABLE_FIELDS = {"id", "seeds", "metric", "rows", "columns"}
+_CELL_FIELDS = {"experiment", "set", "metric", "at", "quoted"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a table: the run that fills it and the metric that is read; quoted: neither."""
+
+    row: str
+    column: str
+    experiment: str
+    axes: dict[str, Any]
+    metric: str
+    quoted: bool = False
+
+
+@dataclass(frozen=True)
+class Run:
+    """One experiment to train under some overrides, once per seed; `name` is for commands."""
+
+    name: str
+    experiment: str
+    axes: dict[str, Any]
+    seeds: tuple[int, ...]
+
+    @property
+    def overrides(self) -> list[str]:
+        """What a command line says: "experiment=polygons_fspool", "dataset.set_size=8"."""
+        settings = [f"{key}={_quoted(value)}" for key, value in self.axes.items()]
+        return [f"experiment={self.experiment}", *settings]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A printed table's cells and the runs that fill them."""
+
+    id: str
+    seeds: tuple[int, ...]
+    cells: dict[tuple[str, str], Cell]
+    runs: tuple[Run, ...]
+
+    @property
+    def name(self) -> str:
+        """The config's name: "thesis_5_3" for "thesis/5.3"."""
+        return config_name(self.id)
+
+    @property
+    def command(self) -> str:
+        """What fills the table."""
+        return f"python train.py -m table={self.name}"
+
+
+def config_name(table_id: str) -> str:
+    """A config's file stem for a table's id, or for what is one already."""
+    return re.sub(r"[/.]", "_", table_id)
+
+
+def load_table(table_id: str, folder: Path = TABLES) -> Table:
+    """A table by its id or its config's name.
+
+    Raises:
+        ConfigError: no such config, or one that `parse_table` refuses.
+    """
+    path = folder / f"{config_name(table_id)}.yaml"
+    if not path.is_file() or path.stem == "none":
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml") if p.stem != "none"))
+        raise ConfigError(f"table {table_id}: no config {path.name}; there are {known}")
+    return parse_table(yaml.safe_load(path.read_text()))
+
+
+def load_tables(folder: Path = TABLES) -> list[Table]:
+    """All tables, in the order of their documents' numbering."""
+    names = sorted(p.stem for p in folder.glob("*.yaml") if p.stem != "none")
+    return [load_table(name, folder) for name in sorted(names, key=_numbering)]
+
+
+def expand(spec: Mapping[str, Any]) -> list[Run]:
+    """The distinct runs of a table config, in the order of its cells."""
+    return list(parse_table(spec).runs)
+
+
+def parse_table(spec: Mapping[str, Any]) -> Table:
+    """A table from its config as plain Python.
+
+    Raises:
+        ConfigError: an unknown or missing field, or one that row and column both set.
+    """
+    label = f"table {spec.get('id', '(without id)')}"
+    _only(spec, _TABLE_FIELDS, label)
+    missing = _TABLE_FIELDS - {"metric"} - spec.keys()
+    if missing:
+        raise ConfigError(f"{label}: {min(missing)} is missing; give {', '.join(sorted(missing))}")
+    seeds = tuple(spec["seeds"])
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"{label}: seeds={list(seeds)}; name at least one, and each once")
+    for part in ("rows", "columns"):
+        for name, fields in spec[part].items():
+            _only(fields or {}, _CELL_FIELDS, f"{label}, {part}.{name}")
+    cells = {
+        (row, column): _cell(label, spec, row, column)
+        for row in spec["rows"]
+        for column in spec["columns"]
+    }
+    return Table(spec["id"], seeds, cells, _runs(spec, cells, seeds))
+
+
+def _only(fields: Mapping[str, Any], known: set[str], label: str) -> None:
+    for key in fields:
+        if key not in known:
+            raise ConfigError(f"{label}: unknown field {key!r}; use {', '.join(sorted(known))}")
+
+
+def _cell(label: str, spec: Mapping[str, Any], row: str, column: str) -> Cell:
+    label = f"{label}, cell ({row}, {column})"
+    of_row, of_column = spec["rows"][row] or {}, spec["columns"][column] or {}
+    axes = _merged(label, of_row.get("set", {}), of_column.get("set", {}))
+    rest = _merged(
+        label,
+        {k: v for k, v in of_row.items() if k != "set"},
+        {k: v for k, v in of_column.items() if k != "set"},
+    )
+    if rest.get("quoted"):
+        return Cell(row, column, "", {}, "", quoted=True)
+    metric = rest.get("metric", spec.get("metric"))
+    for key, value in (("experiment", rest.get("experiment")), ("metric", metric)):
+        if value is None:
+            raise ConfigError(f"{label}: no {key}; its row or column must set it")
+    if "at" in rest:
+        metric = f"{metric}@{rest['at']}"
+    return Cell(row, column, rest["experiment"], axes, metric)
+
+
+def _merged(label: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
+    twice = sorted(a.keys() & b.keys())
+    if twice:
+        raise ConfigError(f"{label}: row and column both set {twice[0]}; leave it to one of them")
+    return dict(sorted({**a, **b}.items()))
+
+
+def _runs(
+    spec: Mapping[str, Any], cells: Mapping[tuple[str, str], Cell], seeds: tuple[int, ...]
+) -> tuple[Run, ...]:
+    """Each distinct (experiment, axes) once, named after the first cell that reads it."""
+    runs: list[Run] = []
+    for (row, column), cell in cells.items():
+        if cell.quoted or any((r.experiment, r.axes) == (cell.experiment, cell.axes) for r in runs):
+            continue
+        # Rows that differ only in how one run is read say so in brackets: "Ours (10 iters)".
+        name = _slug(re.sub(r"\(.*?\)", "", row)) or _slug(row)
+        if {"experiment", "set"} & (spec["columns"][column] or {}).keys():
+            name += f"-{_slug(column)}"
+        same = sum(re.fullmatch(rf"{re.escape(name)}(\.\d+)?", r.name) is not None for r in runs)
+        name = f"{name}.{same + 1}" if same else name
+        runs.append(Run(name, cell.experiment, cell.axes, seeds))
+    return tuple(runs)
+
+
+def _quoted(value: Any) -> str:
+    """A value as Hydra reads it back: quotes where text would become something else without."""
+    plain = re.fullmatch(r"[\w./-]+", str(value)) and yaml.safe_load(str(value)) == value
+    if isinstance(value, str) and not plain:
+        return "'" + value.replace("'", "\\'") + "'"
+    return axis_text(value)
+
+
+def _slug(label: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "_", label.lower()).strip("_")
+
+
+def _numbering(name: str) -> list[tuple[bool, int, str]]:
+    """Chapters before appendices, 5_10 after 5_9."""
+    return [(not p.isdigit(), int(p) if p.isdigit() else 0, p) for p in name.split("_")]

@@ -1,0 +1,61 @@
+"""The padded batch of sets that every other module speaks.
+
+Letters used in every shape of this project: S seeds, T inner steps, B sets in a batch, N and M
+elements of a set (its padded size), D features of an element, L latent size, C classes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from setexp.ops.sorting import RelaxedOrder
+
+
+class SetBatch(NamedTuple):
+    """A batch of padded sets.
+
+    Args:
+        x: elements, (..., N, D). Padded rows hold zeros in data; a decoder may leave anything there.
+        mask: (..., N) of the same dtype: 1 where an element is present, 0 where the row is padding.
+            Only predictions hold fractions.
+    """
+
+    x: Tensor
+    mask: Tensor
+
+    def with_mask_channel(self) -> Tensor:
+        """Elements with their mask as last feature, (..., N, D + 1) (Thesis, 6.3.2)."""
+        return torch.cat([self.x, self.mask.unsqueeze(-1)], dim=-1)
+
+
+class Batch(NamedTuple):
+    """One step's data.
+
+    Args:
+        input: what the model sees: a `SetBatch`, or images (B, 3, H, W) in [0, 1].
+        target: what it should produce: a `SetBatch`, or class labels (B,).
+        aux: further tensors with leading B (noise, questions, ...), by name.
+    """
+
+    input: Any
+    target: Any
+    aux: dict[str, Tensor]
+
+
+class Encoding(NamedTuple):
+    """What an encoder hands to a decoder: a latent vector, and what the decoder may undo.
+
+    Args:
+        z: latent vectors, (B, L).
+        order: the relaxed order of the pooled features where the pooling sorts softly; FSUnpool
+            inverts it (Thesis, 5.4.3).
+        mask: (B, N) of the encoded set; None where no set was encoded.
+    """
+
+    z: Tensor
+    order: RelaxedOrder | None = None
+    mask: Tensor | None = None

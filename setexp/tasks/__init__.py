@@ -1,0 +1,1 @@
+"""Encoder, decoder and loss wired into one module per kind of experiment."""

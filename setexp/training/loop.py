@@ -1,0 +1,283 @@
+"""The training loop: one for every experiment, for one seed or a stack of them."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from setexp.errors import NonFiniteError
+from setexp.sets import Batch
+from setexp.training import checkpoint
+from setexp.training.evaluate import Evaluation, evaluate
+from setexp.training.optimise import clip_gradients, learning_rate, make_optimizer
+from setexp.training.seeds import Alone, Stacked, unstack_state
+from setexp.training.settings import Precision, Select, Trainer
+from setexp.training.signals import StopRequest
+from setexp.training.tracking import Tracker
+
+log = logging.getLogger(__name__)
+
+
+def derive(seed: int, *purpose: object) -> int:
+    """A seed of its own for every purpose, so that no draw depends on what was drawn before."""
+    text = "/".join(map(str, (seed, *purpose)))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "big")
+
+
+class Fit:
+    """Training of some seeds that are at the same step, and their evaluation.
+
+    Args:
+        make_task: builds the model; called once per seed with the global random state seeded.
+        dataset, evaluation, trainer: see their classes.
+        seeds: seeds; they are stacked if there are several.
+        folders: a folder for each, which holds its checkpoint.
+        device: where everything happens.
+        open_tracker: tracker of a seed's index, given a W&B id to go on with and the step.
+    """
+
+    def __init__(
+        self,
+        make_task: Callable[[], nn.Module],
+        dataset: Any,
+        evaluation: Evaluation,
+        trainer: Trainer,
+        seeds: Sequence[int],
+        folders: Sequence[Path],
+        device: torch.device,
+        open_tracker: Callable[[int, str | None, int], Tracker],
+    ) -> None:
+        self.dataset, self.evaluation, self.trainer = dataset, evaluation, trainer
+        self.seeds, self.folders, self.device = list(seeds), list(folders), device
+        tasks = []
+        for seed in seeds:
+            torch.manual_seed(derive(seed, "weights"))
+            tasks.append(make_task().to(device))
+        self.learner: Alone | Stacked = Stacked(tasks) if len(tasks) > 1 else Alone(tasks[0])
+        self.parameters = self.learner.named_parameters()
+        self.optimizer = (
+            make_optimizer(self.parameters.values(), trainer) if self.parameters else None
+        )
+        self.per_epoch = dataset.sizes("train") // trainer.batch_size
+        self.total = trainer.epochs * self.per_epoch
+        if trainer.steps is not None:
+            self.total = min(self.total, trainer.steps)
+        self.step, self.seconds = 0, 0.0
+        self.window: list[Tensor] = []
+        self.window_sum = torch.zeros(len(tasks), dtype=torch.float64)
+        self.window_count = 0
+        self.best: list[dict[str, Any] | None] = [None] * len(tasks)
+        identities = self._restore()
+        self.trackers = [open_tracker(i, t, self.step) for i, t in enumerate(identities)]
+        self._losses = torch.compile(self._forward) if trainer.compile else self._forward
+
+    def train(self) -> None:
+        """Run all remaining steps.
+
+        Raises:
+            NonFiniteError: a seed's loss is NaN or infinite; the last checkpoint is from before.
+            SystemExit: a signal asked to stop; a checkpoint was written first.
+        """
+        from tqdm import tqdm
+
+        started, saved = time.monotonic() - self.seconds, time.monotonic()
+        with ExitStack() as stack:
+            stop = stack.enter_context(StopRequest())
+            bar = stack.enter_context(
+                tqdm(total=self.total, initial=self.step, disable=None, unit="step", smoothing=0.05)
+            )
+            if self.step == 0:
+                self._save()
+            while self.step < self.total:
+                epoch = self.step // self.per_epoch
+                self._set_learning_rate(learning_rate(self.trainer, epoch))
+                for batches in self._batches(epoch):
+                    self._step(batches)
+                    bar.update()
+                    if self.step % self.trainer.log_every == 0:
+                        bar.set_postfix_str(self._log(epoch))
+                    if self.step % self.per_epoch == 0:
+                        self._end_of_epoch(epoch)
+                    due = time.monotonic() - saved > self.trainer.checkpoint_seconds
+                    if due or stop.event:
+                        self.seconds = time.monotonic() - started
+                        self._save()
+                        saved = time.monotonic()
+                    if stop.event:
+                        log.warning(
+                            "stopped by a signal at step %d; the same command resumes", self.step
+                        )
+                        stop.hand_over()
+                    if self.step == self.total:
+                        break
+        self._check()
+        self.seconds = time.monotonic() - started
+        self._save()
+
+    def final(self, index: int) -> tuple[nn.Module, dict[str, float]]:
+        """One seed's reported weights as a plain module, and its final metrics."""
+        task = self.learner.module(index)
+        best = self.best[index]
+        if self.trainer.select is Select.best and best is not None:
+            task.load_state_dict(best["model"])
+        measured: dict[str, float] = {}
+        for split, suffix in self.evaluation.final.items():
+            for name, value in self._evaluate(task, index, split, "final").items():
+                measured[name.replace("@", f"{suffix}@") if "@" in name else name + suffix] = value
+        return task, measured
+
+    def _batches(self, epoch: int) -> Iterator[tuple[Batch, ...]]:
+        passes = [
+            self.dataset.batches(
+                "train",
+                self.trainer.batch_size,
+                self._generator(seed, "train", epoch),
+                start=self.step % self.per_epoch,
+                shuffle=True,
+                drop_last=True,
+            )
+            for seed in self.seeds
+        ]
+        return zip(*passes, strict=True)
+
+    def _forward(self, batches: tuple[Batch, ...]) -> Tensor:
+        if self.trainer.precision is Precision.float32:
+            return self.learner.losses(batches)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            return self.learner.losses(batches)
+
+    def _step(self, batches: tuple[Batch, ...]) -> None:
+        try:
+            losses = self._losses(batches)
+        except NonFiniteError as error:
+            raise NonFiniteError(f"step {self.step + 1} of seeds {self.seeds}: {error}") from None
+        if self.optimizer is not None:
+            self.optimizer.zero_grad(set_to_none=True)
+            losses.sum().backward()
+            if self.trainer.clip is not None:
+                clip_gradients(self.parameters.values(), self.trainer.clip, self.learner.count)
+            self.optimizer.step()
+        self.step += 1
+        self.window.append(losses.detach())
+
+    def _check(self) -> None:
+        """Read the losses since the last check, which waits for the device, and judge them."""
+        if not self.window:
+            return
+        losses = torch.stack(self.window).double().cpu()
+        bad = (~losses.isfinite()).nonzero()
+        if len(bad):
+            row, index = bad[0].tolist()
+            step = self.step - len(self.window) + row + 1
+            raise NonFiniteError(
+                f"loss of seed {self.seeds[index]} is {losses[row, index]:g} at step {step} "
+                f"(data seed {derive(self.seeds[index], 'train', (step - 1) // self.per_epoch)}); "
+                f"the checkpoint in {self.folders[index]} is from before"
+            )
+        self.window_sum += losses.sum(0)
+        self.window_count += len(losses)
+        self.window.clear()
+
+    def _log(self, epoch: int) -> str:
+        self._check()
+        means = (self.window_sum / self.window_count).tolist()
+        self.window_sum.zero_()
+        self.window_count = 0
+        for tracker, mean in zip(self.trackers, means, strict=True):
+            rate = learning_rate(self.trainer, epoch)
+            tracker.log(self.step, {"epoch": epoch, "train/loss": mean, "train/lr": rate})
+        return "loss " + " ".join(f"{m:.4g}" for m in means[:4])
+
+    def _end_of_epoch(self, epoch: int) -> None:
+        every = self.trainer.evaluate_every
+        if not every or (epoch + 1) % every or self.evaluation.during is None:
+            return
+        self._check()
+        for index, tracker in enumerate(self.trackers):
+            task = self.learner.module(index)
+            measured = self._evaluate(task, index, self.evaluation.during, epoch)
+            values = {f"{self.evaluation.during}/{k}": v for k, v in measured.items()}
+            tracker.log(self.step, {"epoch": epoch, **values})
+            self._keep_best(index, measured)
+
+    def _keep_best(self, index: int, measured: dict[str, float]) -> None:
+        if self.trainer.select is not Select.best:
+            return
+        value = measured[str(self.trainer.select_metric)]
+        best = self.best[index]
+        if best is None or (value < best["value"]) == self.trainer.select_lower:
+            state = {k: v.clone() for k, v in self.learner.state(index).items()}
+            self.best[index] = {"value": value, "step": self.step, "model": state}
+
+    def _evaluate(self, task: nn.Module, index: int, split: str, when: object) -> dict[str, float]:
+        seed = self.seeds[index]
+        # evaluation draws from states of its own and leaves training's untouched
+        before = checkpoint.rng_state(self.device)
+        torch.manual_seed(derive(seed, "evaluate", when))
+        generator = self._generator(seed, split, "evaluate")
+        size = self.trainer.eval_batch_size
+        measured = evaluate(task, self.dataset, split, self.evaluation, size, generator)
+        checkpoint.set_rng_state(before, self.device)
+        return measured
+
+    def _generator(self, seed: int, *purpose: object) -> torch.Generator:
+        return torch.Generator(self.device).manual_seed(derive(seed, *purpose))
+
+    def _set_learning_rate(self, rate: float) -> None:
+        for group in self.optimizer.param_groups if self.optimizer else ():
+            group["lr"] = rate
+
+    def _save(self) -> None:
+        self._check()
+        shared = {"step": self.step, "seconds": self.seconds, "count": self.window_count}
+        for index, folder in enumerate(self.folders):
+            optimizer = {}
+            for name, p in self.parameters.items():
+                state = self.optimizer.state[p] if self.optimizer else {}
+                alone = self.learner.count == 1
+                optimizer[name] = dict(state) if alone else unstack_state(state, p.shape, index)
+            checkpoint.save(
+                folder / "checkpoint.pt",
+                {
+                    **shared,
+                    "sum": float(self.window_sum[index]),
+                    "model": {k: v.clone() for k, v in self.learner.state(index).items()},
+                    "optimizer": {
+                        n: {k: v.clone() for k, v in s.items()} for n, s in optimizer.items()
+                    },
+                    "best": self.best[index],
+                    "rng": checkpoint.rng_state(self.device),
+                    "tracker": self.trackers[index].identity,
+                },
+            )
+
+    def _restore(self) -> list[str | None]:
+        """Go on from the folders' checkpoints; all must be at one step (see `run`)."""
+        paths = [folder / "checkpoint.pt" for folder in self.folders]
+        if not all(path.exists() for path in paths):
+            torch.manual_seed(derive(self.seeds[0], "train"))
+            return [None] * len(paths)
+        states = [checkpoint.load(path, self.device) for path in paths]
+        self.learner.load([s["model"] for s in states])
+        for name, p in self.parameters.items():
+            each = [s["optimizer"][name] for s in states]
+            if self.optimizer is not None and each[0]:
+                alone = self.learner.count == 1
+                self.optimizer.state[p] = {
+                    k: v if alone or v.dim() == 0 else torch.stack([e[k] for e in each])
+                    for k, v in each[0].items()
+                }
+        self.step, self.seconds = states[0]["step"], states[0]["seconds"]
+        self.window_count = states[0]["count"]
+        self.window_sum = torch.tensor([s["sum"] for s in states], dtype=torch.float64)
+        self.best = [s["best"] for s in states]
+        checkpoint.set_rng_state(states[0]["rng"], self.device)
+        return [s["tracker"] for s in states]

@@ -1,0 +1,109 @@
+"""Several seeds of one model trained together, or one alone, behind one interface.
+
+Law: a seed trained in a stack equals the seed trained alone, bit for bit on a CPU.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+from torch.utils._pytree import tree_map
+
+from setexp.sets import Batch
+
+
+class Alone:
+    """One seed, on the plain path.
+
+    Parameters and buffers are the module's own; losses get a leading seed axis of one.
+    """
+
+    def __init__(self, task: nn.Module) -> None:
+        self.task = task
+        self.count = 1
+
+    def named_parameters(self) -> dict[str, nn.Parameter]:
+        """Trainable parameters by name."""
+        return {k: p for k, p in self.task.named_parameters() if p.requires_grad}
+
+    def losses(self, batches: Sequence[Batch]) -> Tensor:
+        """Mean loss of the seed's batch, (1,)."""
+        self.task.train()
+        return self.task(batches[0]).loss.mean().unsqueeze(0)
+
+    def state(self, index: int) -> dict[str, Tensor]:
+        """One seed's state dict."""
+        del index
+        return self.task.state_dict()
+
+    def load(self, states: Sequence[dict[str, Tensor]]) -> None:
+        """Take over one state dict per seed."""
+        self.task.load_state_dict(states[0])
+
+    def module(self, index: int) -> nn.Module:
+        """One seed's task as a plain module, to be evaluated."""
+        del index
+        return self.task
+
+
+class Stacked:
+    """Seeds of one model along a leading axis of every parameter and buffer, mapped by `vmap`."""
+
+    def __init__(self, tasks: Sequence[nn.Module]) -> None:
+        self.count = len(tasks)
+        parameters, self.buffers = stack_module_state(list(tasks))
+        self.parameters = {k: nn.Parameter(p.detach()) for k, p in parameters.items()}
+        self._one = tasks[0]
+        self._skeleton = copy.deepcopy(tasks[0]).to("meta")
+
+    def named_parameters(self) -> dict[str, nn.Parameter]:
+        """Trainable parameters by name, each (S, ...)."""
+        return self.parameters
+
+    def losses(self, batches: Sequence[Batch]) -> Tensor:
+        """Mean loss of each seed's own batch, (S,)."""
+        self._skeleton.train()
+        batch = stack_batches(batches)
+
+        def mean_loss(p: dict[str, Tensor], b: dict[str, Tensor], batch: Batch) -> Tensor:
+            return functional_call(self._skeleton, (p, b), (batch,)).loss.mean()
+
+        return vmap(mean_loss)(self.parameters, self.buffers, batch)
+
+    def state(self, index: int) -> dict[str, Tensor]:
+        """One seed's state dict, as the plain module would have it."""
+        both = {**self.parameters, **self.buffers}
+        return {k: v.detach()[index] for k, v in both.items()}
+
+    def load(self, states: Sequence[dict[str, Tensor]]) -> None:
+        """Take over one state dict per seed."""
+        with torch.no_grad():
+            for name, value in {**self.parameters, **self.buffers}.items():
+                value.copy_(torch.stack([s[name] for s in states]))
+
+    def module(self, index: int) -> nn.Module:
+        """One seed's task as a plain module, to be evaluated."""
+        self._one.load_state_dict(self.state(index))
+        return self._one
+
+
+def stack_batches(batches: Sequence[Batch]) -> Batch:
+    """Batches of S seeds to one with a leading seed axis on every tensor."""
+
+    def stack(first: Any, *others: Any) -> Any:
+        return torch.stack([first, *others])
+
+    if all(b.target is b.input for b in batches):  # auto-encoders: stack once
+        both = tree_map(stack, *(b.input for b in batches))
+        return Batch(both, both, tree_map(stack, *(b.aux for b in batches)))
+    return tree_map(stack, *batches)
+
+
+def unstack_state(state: dict[str, Tensor], shape: torch.Size, index: int) -> dict[str, Tensor]:
+    """One seed's share of an optimiser's state of a stacked parameter of `shape` (S, ...)."""
+    return {k: v[index] if v.shape == shape else v for k, v in state.items()}

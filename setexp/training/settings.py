@@ -1,0 +1,90 @@
+"""How a run is trained, evaluated and tracked: closed sections of the config."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Optimizer(Enum):
+    """Gradient methods of the protocols."""
+
+    adam = "adam"
+    adamax = "adamax"
+    rmsprop = "rmsprop"
+
+
+class Select(Enum):
+    """Which weights a run reports: those after the last step, or of the best evaluation."""
+
+    last = "last"
+    best = "best"
+
+
+class Precision(Enum):
+    """Arithmetic of the forward pass; bf16 by autocast. Inner steps of 800 are a risk in bf16."""
+
+    float32 = "float32"
+    bf16 = "bf16"
+
+
+@dataclass
+class Trainer:
+    """One training run.
+
+    Args:
+        epochs: passes over the training split. steps: stop earlier, after so many steps.
+        batch_size: sets a step. eval_batch_size: sets a step of an evaluation.
+        optimizer, lr, weight_decay: as PyTorch defines them.
+        clip: largest gradient norm of all parameters of one seed; null for none.
+        lr_epochs, lr_factor: multiply the learning rate at the start of each of these epochs.
+        evaluate_every: epochs between evaluations during training; 0 for none.
+        select, select_metric, select_lower: see `Select`; the metric is an evaluation's.
+        precision, compile: see `Precision`; `torch.compile` of the training step.
+        log_every: steps between log lines, and between checks that the loss is finite.
+        checkpoint_seconds: time between checkpoints; a signal writes one at once.
+        stack: seeds that share a process are stacked if their model has at most so many parameters.
+    """
+
+    epochs: int = 1
+    steps: int | None = None
+    batch_size: int = 32
+    eval_batch_size: int = 32
+    optimizer: Optimizer = Optimizer.adam
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    clip: float | None = None
+    lr_epochs: list[int] = field(default_factory=list)
+    lr_factor: float = 1.0
+    evaluate_every: int = 0
+    select: Select = Select.last
+    select_metric: str | None = None
+    select_lower: bool = True
+    precision: Precision = Precision.float32
+    compile: bool = False
+    log_every: int = 50
+    checkpoint_seconds: float = 60.0
+    stack: int = 1_000_000
+
+
+class TrackingMode(Enum):
+    """Weights & Biases: local files, uploaded, or not at all."""
+
+    offline = "offline"
+    online = "online"
+    disabled = "disabled"
+
+
+@dataclass
+class Tracking:
+    """Weights & Biases. It is a view: records and curves are kept without it.
+
+    Args:
+        mode: see `TrackingMode`. project, entity, group: as W&B defines them; group null means the
+            table, or the experiment.
+    """
+
+    mode: TrackingMode = TrackingMode.offline
+    project: str = "setexp"
+    entity: str | None = None
+    group: str | None = None

@@ -1,0 +1,46 @@
+"""SIGTERM, SIGUSR1, SIGUSR2 and Ctrl-C ask a run to save and stop; the step in progress ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType
+from typing import Any
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class StopRequest:
+    """Remembers the first signal while the context is open.
+
+    A launcher's own handler (submitit requeues on SIGUSR2) is kept and called by `hand_over`, after
+    the checkpoint. Processes forked meanwhile inherit the handler and must ignore it.
+    """
+
+    def __enter__(self) -> StopRequest:
+        self.event: tuple[int, FrameType | None] | None = None
+        self._pid = os.getpid()
+        self._previous: dict[int, Any] = {}
+        for number in _SIGNALS:
+            self._previous[number] = signal.signal(number, self._remember)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:
+            return
+        if self.event is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt  # a second Ctrl-C does not wait for the step
+        self.event = (number, frame)
+
+    def hand_over(self) -> None:
+        """Call the handler that was there before, or exit with the signal's conventional code."""
+        assert self.event is not None
+        number, frame = self.event
+        previous = self._previous[number]
+        if callable(previous) and previous is not signal.default_int_handler:
+            previous(number, frame)
+        raise SystemExit(128 + number)
