@@ -24,7 +24,7 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--source", type=Path, required=True, help="unpacked folder CLEVR_v1.0")
-    parser.add_argument("--root", type=Path, default=Path("data"), help="data folder of the project")
+    parser.add_argument("--root", type=Path, default=Path("data"), help="the project's data folder")
     parser.add_argument("--image-size", type=int, default=128, help="height and width in pixels")
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS)
     parser.add_argument("--workers", type=int, default=None, help="processes (default: cores)")

@@ -1,10 +1,10 @@
 """Results beside print: one table, the page of them all, what is kept, what is still running.
 
-    python scripts/report.py table thesis/5.3
-    python scripts/report.py status thesis/5.3
-    python scripts/report.py keep outputs/polygons_fspool/dataset.set_size=8
-    python scripts/report.py page
-    python scripts/report.py beside RUN_FOLDER --with results/.../paper-synthetic-seed0.json
+python scripts/report.py table thesis/5.3
+python scripts/report.py status thesis/5.3
+python scripts/report.py keep outputs/polygons_fspool/dataset.set_size=8
+python scripts/report.py page
+python scripts/report.py beside RUN_FOLDER --with results/.../paper-synthetic-seed0.json
 """
 
 from __future__ import annotations

@@ -3,22 +3,28 @@ users."""
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from setexp.errors import ConfigError
 from setexp.training.settings import Tracking, Trainer
+
+if TYPE_CHECKING:
+    from setexp.report.tables import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
@@ -93,8 +99,7 @@ def _table_sweep(*, _root_: DictConfig) -> dict[str, str]:
         return {}
     from setexp.report.tables import expand
 
-    spec = OmegaConf.to_container(table)
-    return {"run": ",".join(run.name for run in expand(spec))}
+    return {"run": ",".join(run.name for run in expand(plain(table)))}
 
 
 def axes(overrides: list[str]) -> dict[str, Any]:
@@ -120,30 +125,94 @@ def compose_run(overrides: list[str]) -> DictConfig:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             return compose("config", overrides)
     except (HydraException, OmegaConfBaseException) as error:
-        text = " ".join(str(error).split())
-        raise ConfigError(
-            re.sub(r"(full_key|reference_type|object_type)[:=]", r"; \1: ", text)
-        ) from None
+        unknown = re.match(r"Could not override '([\w.]+)'.\s*To append to your config", str(error))
+        if unknown and not unknown[1].startswith("hydra."):
+            raise ConfigError(_unknown_key(unknown[1], overrides)) from None
+        raise ConfigError(_one_line(error)) from None
+
+
+def _one_line(error: Exception) -> str:
+    """Hydra's or OmegaConf's paragraphs as one line: key, value, reason."""
+    text = re.split(r"Config search path|See https|To append", str(error))[0]
+    text = re.sub(r"^Error (merging|parsing) override '?([^'\n]*)'?", r"\2", text)
+    missing = re.search(r"Could not find '(.+)/(.+)'\s+Available options in .*:", text)
+    if missing:
+        options = ", ".join(text[missing.end() :].split())
+        return f"{missing[1]}={missing[2]}: unknown; choose one of {options}"
+    if error.__cause__ is not None:
+        text += f": {str(error.__cause__).splitlines()[0]}"
+    key = getattr(error, "full_key", None)
+    if key:
+        text = f"{key}: {text.splitlines()[0]}"
+    return " ".join(text.split())
+
+
+def _unknown_key(key: str, overrides: list[str]) -> str:
+    section, _, name = key.rpartition(".")
+    rest = compose_run([o for o in overrides if not o.startswith(f"{key}=")])
+    node = OmegaConf.select(rest, section) if section else rest
+    if not OmegaConf.is_dict(node):
+        return f"{key}: unknown key; there is no section {section}"
+    return f"{key}: unknown key; {section or 'the config'} has {', '.join(map(str, node))}"
+
+
+def with_table_experiment(arguments: list[str]) -> list[str]:
+    """A table's command line with its first experiment, so that Hydra knows the keys it overrides.
+
+    Each run of the table then chooses its own experiment; see `setexp.run`.
+    """
+    names = [a.partition("=")[2] for a in arguments if a.startswith("table=")]
+    if not names or any(a.startswith("experiment=") for a in arguments):
+        return arguments
+    path = CONFIGS / "table" / f"{names[0]}.yaml"
+    if not path.exists():
+        return arguments  # Hydra lists the choices
+    rows = OmegaConf.load(path).get("rows", {}).values()
+    first = next((row.experiment for row in rows if "experiment" in row), None)
+    return arguments if first is None else [*arguments, f"experiment={first}"]
 
 
 def refuse_bad_overrides(arguments: list[str]) -> None:
     """Exit with code 2 and one line where Hydra would print paragraphs and exit with code 1."""
-    if any(a in ("--help", "-h", "--hydra-help", "--version", "--info", "-i") for a in arguments):
+    options = get_args_parser().parse_args(arguments)
+    if options.help or options.hydra_help or options.info or os.environ.get("HYDRA_FULL_ERROR"):
         return
-    overrides = [a for a in arguments if re.match(r"^~|^[+]{0,2}[\w/@.]+=", a)]
     try:
-        parsed = OverridesParser.create().parse_overrides(overrides)
-        single = []
-        for override in parsed:
-            first = next(override.sweep_string_iterator()) if override.is_sweep_override() else None
-            text = str(override.input_line)
-            single.append(text if first is None else f"{text.split('=')[0]}={first}")
-        compose_run([o for o in single if not o.startswith(("hydra.", "hydra/"))])
-    except (ConfigError, HydraException) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        single = [_single(o, options.multirun) for o in _parsed(options.overrides)]
+        if options.config_dir:
+            single.append(f"hydra.searchpath=[file://{Path(options.config_dir).resolve()}]")
+        table = compose_run(single).table
+        if table:
+            _runs(table)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
 
 
+def _parsed(overrides: list[str]) -> list[Override]:
+    try:
+        return OverridesParser.create().parse_overrides(overrides)
+    except HydraException as error:
+        raise ConfigError(f"{_one_line(error)}; write KEY=VALUE") from None
+
+
+def _single(override: Override, multirun: bool) -> str:
+    """An override's text; of one that sweeps, with its first value."""
+    text = str(override.input_line)
+    if not override.is_sweep_override():
+        return text
+    if not multirun:
+        raise ConfigError(f"{text}: several values need -m; a list is written KEY=[1,2]")
+    return f"{text.split('=')[0]}={next(override.sweep_string_iterator())}"
+
+
 def plain(node: Any) -> Any:
-    """A config node as plain Python, interpolations resolved."""
-    return OmegaConf.to_container(node, resolve=True)
+    """A config node as plain Python, interpolations resolved.
+
+    Raises:
+        ConfigError: an interpolation names a key that the chosen parts do not have.
+    """
+    try:
+        return OmegaConf.to_container(node, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{_one_line(error)}; these parts do not fit together") from None

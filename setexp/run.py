@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import re
@@ -14,14 +13,16 @@ from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from setexp.build import build, check
-from setexp.config import EvaluationNodes, axes, compose_run, plain
+from setexp.config import axes, compose_run, plain
 from setexp.errors import ConfigError, NonFiniteError
 from setexp.files import read_json, write_json, write_text
 from setexp.provenance import provenance
+from setexp.report.records import axis_text, slug
 from setexp.rules import broken_rules
 from setexp.training import checkpoint
 from setexp.training.evaluate import Evaluation, evaluate
@@ -51,7 +52,7 @@ def run(config: DictConfig) -> None:
             config, overrides = _table_run(config, overrides)
         _run(config, overrides)
     except (ConfigError, NonFiniteError) as error:
-        if os.environ.get("HYDRA_FULL_ERROR") or HydraConfig.get().mode.name == "MULTIRUN":
+        if os.environ.get("HYDRA_FULL_ERROR") or HydraConfig.get().mode is RunMode.MULTIRUN:
             raise
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None
@@ -67,7 +68,7 @@ def _table_run(config: DictConfig, overrides: list[str]) -> tuple[DictConfig, li
             f"run={config.run}: add -m to fill the whole table, or name one of {', '.join(runs)}"
         )
     chosen = runs[config.run]
-    own = [o for o in overrides if not re.match(r"^(table|run)=", o)]
+    own = [o for o in overrides if not re.match(r"^(table|run|experiment)=", o)]
     seeds = [f"seeds={list(chosen.seeds)}".replace(" ", "")]
     overrides = [*chosen.overrides, *seeds, *own]
     return compose_run(overrides), overrides
@@ -126,7 +127,7 @@ class Experiment:
         self.evaluation, self.device = evaluation, device
         self.axes = axes(overrides)
         self.command = "python train.py " + " ".join(
-            [f"experiment={config.name}", *(f"{k}={_short(v)}" for k, v in self.axes.items())]
+            [f"experiment={config.name}", *(f"{k}={axis_text(v)}" for k, v in self.axes.items())]
             + ([f"scale={config.scale}"] if config.scale != "paper" else [])
         )
         folder = Path(config.paths.outputs) / config.name / slug(self.axes)
@@ -326,21 +327,6 @@ def _evaluate_only(
     print(f"record: {path}")
 
 
-def slug(values: dict[str, Any]) -> str:
-    """A folder name for axes: readable, and unique however long they are."""
-    if not values:
-        return "default"
-    text = ",".join(f"{k}={_short(v)}" for k, v in values.items())
-    safe = re.sub(r"[^\w.,=+-]", "_", text)
-    if safe == text and len(safe) <= 100:
-        return safe
-    return f"{safe[:80]}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
-
-
-def _short(value: Any) -> str:
-    return str(value).replace(" ", "") if value is not None else "null"
-
-
 def _jsonable(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(k): _jsonable(v) for k, v in value.items()}
@@ -358,5 +344,3 @@ def _differences(a: Any, b: Any, path: str) -> list[str]:
         ]
     return [] if a == b else [f"{path}: {a} -> {b}"]
 
-
-__all__ = ["EvaluationNodes", "run", "slug"]

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from setexp.datasets.clevr.vocabulary import COLORS, MATERIALS, SHAPES, SIZES
+
 from setexp.datasets.clevr.objects import (
     MAX_OBJECTS,
     STATE_DIM,
@@ -16,7 +18,6 @@ from setexp.datasets.clevr.objects import (
     state_vectors,
     view_box,
 )
-from setexp.datasets.clevr.vocabulary import COLORS, MATERIALS, SHAPES, SIZES
 from setexp.errors import ConfigError
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "clevr_objects.npz")
@@ -104,7 +105,7 @@ def test_state_worked_by_hand() -> None:
 def test_rows_beyond_the_objects_are_zero() -> None:
     arrays = read_scenes([scene(3, 0), scene(10, 1), scene(1, 2)])
     np.testing.assert_array_equal(arrays.mask.sum(1), [3, 10, 1])
-    np.testing.assert_array_equal(arrays.index, [0, 1, 2])
+    np.testing.assert_array_equal(arrays.image_index, [0, 1, 2])
     for rows in arrays[2:]:
         assert rows.shape[:2] == (3, MAX_OBJECTS)
         assert not rows[arrays.mask == 0].any()

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+
 from setexp.datasets.clevr import official
 from setexp.datasets.clevr.objects import read_scenes
 from setexp.datasets.clevr.official import prepare_official, read_picture, real_store_path
@@ -94,7 +95,7 @@ def test_store_returns_what_was_written(tmp_path: Path) -> None:
     assert not store.images.flags.writeable
     assert len(store) == 7 and store.attrs == {"key": "k"}
     assert_same(store, block(0, 7))
-    np.testing.assert_array_equal(store.array("index", 2, 5), [2, 3, 4])
+    np.testing.assert_array_equal(store.array("image_index", 2, 5), [2, 3, 4])
 
 
 def test_merged_parts_equal_one_block(tmp_path: Path) -> None:
@@ -195,14 +196,24 @@ def test_release_becomes_stores(tmp_path: Path) -> None:
         assert Store(path).attrs["source"] == "real"
 
 
+def record_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the pictures that are read from now on."""
+    names: list[str] = []
+
+    def recorded(path: Path, *rest: Any) -> Any:
+        names.append(path.name)
+        return read_picture(path, *rest)
+
+    monkeypatch.setattr(official, "read_picture", recorded)
+    return names
+
+
 def test_preparing_twice_reads_nothing_and_a_new_scene_file_remakes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = write_release(tmp_path / "CLEVR_v1.0")
     (path,) = prepare_official(source, tmp_path, image_size=8, splits=("val",), workers=1)
-    read = []
-    reader = read_picture
-    monkeypatch.setattr(official, "read_picture", lambda *a: read.append(a) or reader(*a))
+    read = record_reads(monkeypatch)
     prepare_official(source, tmp_path, image_size=8, splits=("val",), workers=1)
     assert not read
     changed = [scene("val", index) for index in range(5)]
@@ -232,8 +243,7 @@ def test_an_interrupted_run_goes_on_from_its_parts(
             prepare_official(source, tmp_path / "a", **settings)
     path = real_store_path(tmp_path / "a", 8, "val")
     assert not path.exists()
-    reader, read = read_picture, []
-    monkeypatch.setattr(official, "read_picture", lambda p, *r: read.append(p.name) or reader(p, *r))
+    read = record_reads(monkeypatch)
     prepare_official(source, tmp_path / "a", **settings)
     assert read == [f"CLEVR_val_{index:06d}.png" for index in (3, 4, 5)]
     (other,) = prepare_official(source, tmp_path / "b", **settings)

@@ -1,4 +1,4 @@
-"""Image encoders: the ResNets of the set prediction experiments, and a small CNN."""
+"""Image encoders: a ResNet to one vector."""
 
 from __future__ import annotations
 
@@ -12,38 +12,63 @@ from setexp.sets import Encoding
 
 
 class ImageInit(Enum):
-    """Initial weights: Xavier uniform everywhere with zero biases (DSPN), or PyTorch's (iDSPN)."""
+    """Initial weights: Xavier uniform and zero biases (DSPN), or as torchvision's ResNets."""
 
     xavier = "xavier"
-    default = "default"
+    kaiming = "kaiming"
 
 
 class ResNet(nn.Module):
-    """A ResNet without pooling and classifier, then two convolutions to a vector (DSPN, A.4).
-
-    Args:
-        depth: 18 or 34.
-        latent: L.
-        image_size: side of the square images; its 1/32 must be 4 (128 pixels).
-        init: see `ImageInit`.
+    """A ResNet of basic blocks without pooling and classifier, then two convolutions (DSPN, A.4).
 
     The two convolutions have batch norm and nothing else between them, as in the authors' code.
+
+    Args:
+        blocks, widths: basic blocks and channels of each stage; every stage but the first halves
+            the resolution. ResNet34 is [3, 4, 6, 3] and [64, 128, 256, 512].
+        max_pool: halve the resolution after the stem once more, as ResNets do.
+        latent: L.
+        image_size: side of the square images; the last stage must see 4 x 4.
+        init: see `ImageInit`.
 
     Shapes: images (B, 3, H, W) in [0, 1] to z (B, L).
     """
 
-    def __init__(self, *, depth: int, latent: int, image_size: int, init: ImageInit) -> None:
-        from torchvision.models import resnet18, resnet34
+    def __init__(
+        self,
+        *,
+        blocks: Sequence[int],
+        widths: Sequence[int],
+        max_pool: bool,
+        latent: int,
+        image_size: int,
+        init: ImageInit,
+    ) -> None:
+        from torchvision.models.resnet import BasicBlock
 
         super().__init__()
-        if depth not in (18, 34):
-            raise ValueError(f"depth={depth}: 18 or 34")
-        if image_size != 128:
-            raise ValueError(f"image_size={image_size}: this ResNet's last convolution fits 128")
-        trunk = (resnet18 if depth == 18 else resnet34)(weights=None)
-        self.trunk = nn.Sequential(*list(trunk.children())[:-2])
+        halvings = 1 + max_pool + len(widths) - 1
+        if image_size != 4 << halvings:
+            raise ValueError(
+                f"image_size={image_size}: with {len(widths)} stages and max_pool={max_pool} "
+                f"the images must be {4 << halvings} pixels wide"
+            )
+        layers: list[nn.Module] = [
+            nn.Conv2d(3, widths[0], 7, stride=2, padding=3, bias=False),
+            nn.BatchNorm2d(widths[0]),
+            nn.ReLU(inplace=True),
+        ]
+        if max_pool:
+            layers.append(nn.MaxPool2d(3, stride=2, padding=1))
+        before = widths[0]
+        for stage, (count, width) in enumerate(zip(blocks, widths, strict=True)):
+            for block in range(count):
+                stride = 2 if stage > 0 and block == 0 else 1
+                layers.append(BasicBlock(before, width, stride, _shortcut(before, width, stride)))
+                before = width
+        self.trunk = nn.Sequential(*layers)
         self.head = nn.Sequential(
-            nn.Conv2d(512, latent, 3, stride=2, padding=1),
+            nn.Conv2d(before, latent, 3, stride=2, padding=1),
             nn.BatchNorm2d(latent),
             nn.Conv2d(latent, latent, 2),
         )
@@ -54,47 +79,22 @@ class ResNet(nn.Module):
         return Encoding(z=self.head(self.trunk(images)).flatten(1))
 
 
-class SmallCNN(nn.Module):
-    """Strided 3x3 convolutions with batch norm and ReLU, then a linear map: the laptop's ResNet.
-
-    Args:
-        widths: channels after each halving of the resolution.
-        latent: L.
-        image_size: side of the square images, divisible by 2 ** len(widths).
-        init: see `ImageInit`.
-
-    Shapes: images (B, 3, H, W) in [0, 1] to z (B, L).
-    """
-
-    def __init__(
-        self, *, widths: Sequence[int], latent: int, image_size: int, init: ImageInit
-    ) -> None:
-        super().__init__()
-        side = image_size >> len(widths)
-        if side << len(widths) != image_size:
-            raise ValueError(f"image_size={image_size}: not divisible by {1 << len(widths)}")
-        layers: list[nn.Module] = []
-        for before, after in zip([3, *widths], widths, strict=False):
-            layers += [
-                nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(after),
-                nn.ReLU(),
-            ]
-        self.trunk = nn.Sequential(*layers)
-        self.head = nn.Linear(widths[-1] * side * side, latent)
-        _initialise(self, init)
-
-    def forward(self, images: Tensor) -> Encoding:
-        images = images.contiguous(memory_format=torch.channels_last)
-        return Encoding(z=self.head(self.trunk(images).flatten(1)))
+def _shortcut(before: int, width: int, stride: int) -> nn.Module | None:
+    if stride == 1 and before == width:
+        return None
+    return nn.Sequential(
+        nn.Conv2d(before, width, 1, stride=stride, bias=False), nn.BatchNorm2d(width)
+    )
 
 
 def _initialise(module: nn.Module, init: ImageInit) -> None:
-    if init is ImageInit.xavier:
-        for layer in module.modules():
-            if isinstance(layer, nn.Conv2d | nn.Linear):
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            if init is ImageInit.xavier:
                 nn.init.xavier_uniform_(layer.weight)
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+            else:
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
     # convolutions are a third faster in this layout, on CPUs and GPUs
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module.to(memory_format=torch.channels_last)

@@ -39,7 +39,7 @@ class HungarianLoss(nn.Module):
 
     def forward(self, prediction: SetBatch, target: SetBatch) -> Tensor:
         x, y = comparable(prediction, target, steps=self.steps, mask_channel=self.mask_channel)
-        # rows are targets: equal padding rows of the target then share one gradient
+        # rows are predictions: only targets are gathered, and no gradient is scattered
         costs = pair_cost(x.detach(), y.detach(), self.cost)
         matched = assignment(costs)
         partner = matched.unsqueeze(-1).expand(*matched.shape, y.shape[-1])

@@ -36,7 +36,7 @@ def assignment(cost: Tensor) -> Tensor:
             f"matching: cost matrix {bad} of {len(matrices)} (shape {tuple(cost.shape)}) is not finite"
         )
     columns = _solve(matrices)
-    return torch.from_numpy(columns).reshape(cost.shape[:-1]).to(cost.device)
+    return torch.from_numpy(columns).reshape(cost.shape[:-1]).to(cost.device, non_blocking=True)
 
 
 def _solve(matrices: np.ndarray) -> np.ndarray:

@@ -24,9 +24,10 @@ def argsort(x: Tensor) -> Tensor:
 
     On a CPU this is NumPy's vectorised sort, in threads: several times faster than `torch.sort`.
     """
+    x = x.contiguous()  # the result is contiguous whatever the input
     if x.device.type != "cpu":
         return torch.argsort(x, dim=-1)
-    rows = x.contiguous().numpy().reshape(-1, x.shape[-1])
+    rows = x.numpy().reshape(-1, x.shape[-1])
     threads = torch.get_num_threads() if x.numel() >= _PARALLEL_NUMEL else 1
     if threads == 1:
         return torch.from_numpy(rows.argsort(-1)).reshape(x.shape)
@@ -44,7 +45,7 @@ def argsort(x: Tensor) -> Tensor:
 
 @argsort.register_fake
 def _(x: Tensor) -> Tensor:
-    return torch.empty_like(x, dtype=torch.int64)
+    return torch.empty(x.shape, dtype=torch.int64, device=x.device)
 
 
 @argsort.register_vmap
@@ -115,6 +116,7 @@ class _Transposed(torch.autograd.Function):
     With P the permutation and V = P^T w, the softmax's gradient only needs P and P^T times vectors:
     G = dV gives r = w * (P G), and d score summed along positions against s is
     (P^T (s w)) * G - P^T (s r), for s = slope (gradient of x) and s = 1 (of minus spread).
+    Where the gradient is differentiated again, P is recomputed as a function of x and spread.
     """
 
     generate_vmap_rule = True
@@ -125,12 +127,14 @@ class _Transposed(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        _, _, slope, w, permutation = inputs
-        ctx.save_for_backward(slope, w, permutation, output)
+        ctx.save_for_backward(*inputs, output)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        slope, w, permutation, output = ctx.saved_tensors
+        x, spread, slope, w, permutation, output = ctx.saved_tensors
+        if torch.is_grad_enabled():  # an inner step, of DSPN for example
+            score = slope.unsqueeze(-1) * x.unsqueeze(-2) - spread.unsqueeze(-2)
+            permutation = _softmax_where(permutation > 0, score)
         pulled = _matvec(permutation, grad)
         reach = w * pulled
         columns = torch.stack([(slope * w).expand_as(reach), slope * reach, reach], dim=-1)
@@ -138,6 +142,14 @@ class _Transposed(torch.autograd.Function):
         grad_x = back[..., 0] * grad - back[..., 1]
         grad_spread = back[..., 2] - output * grad
         return grad_x, grad_spread, None, _sum_to(pulled, w.shape), None
+
+
+def _softmax_where(present: Tensor, score: Tensor) -> Tensor:
+    """Softmax over the entries that are present; rows without any are zero."""
+    score = torch.where(present, score, -torch.inf)
+    highest = score.detach().amax(-1, keepdim=True).clamp(min=torch.finfo(score.dtype).min)
+    share = (score - highest).exp()
+    return share / share.sum(-1, keepdim=True).clamp(min=1)
 
 
 def _matvec(matrix: Tensor, vector: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from setexp.report.records import Record, slug
+from setexp.report.records import Record, axis_text, slug
 from setexp.report.tables import Cell, Run, Table
 
 _ORDER = {name: i for i, name in enumerate(("paper", "small", "smoke"))}
@@ -60,6 +60,20 @@ class Block:
         """Records of the table's seeds."""
         return [r for r in self.records if r.seed in self.table.seeds]
 
+    @property
+    def command(self) -> str:
+        """What fills the block, given data of its source."""
+        scale = [] if self.scale == "paper" else [f"scale={self.scale}"]
+        extra = [f"{key}={axis_text(value)}" for key, value in self.extra.items()]
+        return " ".join([self.table.command, *scale, *extra])
+
+    @property
+    def tally(self) -> str:
+        """Runs done of those the table has, each seed a run, and how many diverged."""
+        diverged = sum(r.status == "diverged" for r in self.counted)
+        text = f"{len(self.counted) - diverged} of {self.table.size}"
+        return f"{text}, {diverged} diverged" if diverged else text
+
     def measured(self, cell: Cell) -> Measured:
         """What fills a cell."""
         by_seed = self.runs.get(_run_of(self.table, cell).name, {})
@@ -104,9 +118,7 @@ def _part_of(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
 
 
 def _run_of(table: Table, cell: Cell) -> Run:
-    return next(
-        r for r in table.runs if (r.experiment, r.axes) == (cell.experiment, cell.axes)
-    )
+    return next(r for r in table.runs if (r.experiment, r.axes) == (cell.experiment, cell.axes))
 
 
 def _order(block: Block) -> tuple[Any, ...]:

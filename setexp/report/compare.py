@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import Decimal
 
 from setexp.report.blocks import Measured
 from setexp.report.papers import Column, Number
@@ -13,11 +13,16 @@ from setexp.report.papers import Column, Number
 WITHIN = 3.0
 """Printed standard deviations up to which a mean counts as reproduced."""
 
+CLOSE = 0.005
+"""Relative difference up to which a mean counts as the same, where no deviation is printed."""
+
 LEGEND = (
     "ours: mean ± sample standard deviation over seeds, one more decimal than printed. "
     "compared: the difference in printed standard deviations (sd), within up to 3 of them; where "
-    "none but 0 is printed, the ratio ours / paper, same if ours rounds to the printed number. "
-    "seeds: how many of the wanted gave a value; lacking: done, without this metric."
+    "none but 0 is printed, the ratio ours / paper, same if ours rounds to the printed number (or, "
+    "where none is printed, differs by less than 0.5 %). "
+    "seeds: how many of the wanted gave a value; lacking: done, without this metric. "
+    "A commit with + had changed files."
 )
 
 
@@ -66,11 +71,11 @@ def compare(printed: Number | None, column: Column, values: Sequence[float]) -> 
         deviations = difference / float(printed.std)
         verdict = "within" if abs(deviations) <= WITHIN else outside
         return f"{deviations:+.1f} sd", verdict
-    rounded = Decimal(repr(mean)).quantize(Decimal(1).scaleb(-printed.decimals), ROUND_HALF_UP)
-    if rounded == printed.mean:
+    ratio = mean / float(printed.mean) if printed.mean else math.nan
+    close = printed.std is None and abs(ratio - 1) < CLOSE
+    if close or Decimal(f"{mean:.{printed.decimals}f}") == printed.mean:
         return "", "same"
-    ratio = f"x{mean / float(printed.mean):.3g}" if printed.mean else ""
-    return ratio, outside
+    return f"x{ratio:.4g}" if printed.mean else "", outside
 
 
 def _std(values: Sequence[float]) -> float:

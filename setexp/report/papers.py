@@ -85,7 +85,7 @@ def load_printed(table_id: str, folder: Path = PAPERS) -> PrintedTable:
 
 @lru_cache(maxsize=8)
 def _read(path: Path) -> dict[str, Any]:
-    # The base loader keeps every scalar as text: a float would forget that 0.000 has three decimals.
+    # The base loader keeps scalars as text: a float would forget that 0.000 has three decimals.
     loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
     return yaml.load(path.read_text(), Loader=loader)
 

@@ -24,8 +24,8 @@ def progress(table: Table, outputs: Path, results: Path, scale: str) -> str:
             states = {seed: state(run, seed, scale, source, outputs, results) for seed in run.seeds}
             done += sum(s == "done" for s in states.values())
             lines.append(f"  {run.name.ljust(width)}  {_grouped(states)}")
-        total = len(table.runs) * len(table.seeds)
-        parts += [f"{table.id}, scale {scale}, {source} data: {done} of {total} done", *lines]
+        head = f"{table.id}, scale {scale}, {source} data: {done} of {table.size} done"
+        parts += [head, *lines]
     if not parts:
         parts = [f"{table.id}, scale {scale}: nothing yet"]
     return "\n".join([*parts, f"fill: {table.command}"]) + "\n"

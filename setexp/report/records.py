@@ -1,7 +1,7 @@
 """Result records: one JSON file per finished seed, in its run folder and, kept, in `results`.
 
-A run folder is `outputs/<experiment>/<axes>/<scale>-<source>/seed-<k>`; its `result.json` is kept as
-`results/<experiment>/<axes>/<scale>-<source>-seed<k>.json`.
+A run folder is `outputs/<experiment>/<axes>/<scale>-<source>/seed-<k>`; its `result.json` is kept
+as `results/<experiment>/<axes>/<scale>-<source>-seed<k>.json`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from setexp.errors import ConfigError
 from setexp.files import read_json, write_json
@@ -86,9 +88,9 @@ def read_record(path: Path) -> Record:
 
 def read_records(results: Path = RESULTS, outputs: Path | None = None) -> list[Record]:
     """All kept records, and those of run folders; of a run that has both, the later finished."""
-    paths = sorted(results.rglob("*.json"))
+    paths = sorted(results.glob("*/*/*.json"))
     if outputs is not None:
-        paths += sorted(outputs.rglob("seed-*/result.json"))
+        paths += sorted(outputs.glob("*/*/*/seed-*/result.json"))
     found: dict[tuple[Any, ...], Record] = {}
     for record in map(read_record, paths):
         before = found.get(record.run)
@@ -153,13 +155,17 @@ def slug(axes: Mapping[str, Any]) -> str:
     """A folder name for axes: readable, and unique however long they are."""
     if not axes:
         return "default"
-    text = ",".join(f"{key}={axis_text(value)}" for key, value in axes.items())
-    safe = re.sub(r"[^\w.,=+-]", "_", text)
+    text = ",".join(f"{key}={axis_text(value)}" for key, value in sorted(axes.items()))
+    safe = re.sub(r"[^A-Za-z0-9_.,=+-]", "_", text)
     if safe == text and len(safe) <= 100:
         return safe
     return f"{safe[:80]}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
 
 
 def axis_text(value: Any) -> str:
-    """A value as an override writes it."""
-    return "null" if value is None else str(value).replace(" ", "")
+    """A value as an override writes it; text is quoted where it would become something else."""
+    if not isinstance(value, str):
+        return json.dumps(value, separators=(",", ":"))
+    if re.fullmatch(r"[\w./+-]+", value) and yaml.safe_load(value) == value:
+        return value
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"

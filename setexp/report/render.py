@@ -39,9 +39,8 @@ class Grid:
         parts = []
         for group in groups:
             picked = [*range(self.labels), *group]
-            parts.append(
-                "\n".join("  ".join(row[i].ljust(sizes[i]) for i in picked).rstrip() for row in rows)
-            )
+            padded = ("  ".join(row[i].ljust(sizes[i]) for i in picked) for row in rows)
+            parts.append("\n".join(line.rstrip() for line in padded))
         return "\n\n".join(parts)
 
     def markdown(self) -> str:
@@ -56,11 +55,10 @@ def grid(table: Table, printed: PrintedTable, block: Block | None) -> Grid:
     lines = []
     for row in printed.rows:
         entries = [_entry(table, printed, block, row, column) for column in printed.columns]
-        kinds = ["paper", "ours", "compared", "seeds"]
-        if not any(entry[-1] for entry in entries):
-            kinds = kinds[:2]
-        for i, kind in enumerate(kinds):
-            lines.append(["" if i else row, kind, *(entry[i] for entry in entries)])
+        for i, kind in enumerate(("paper", "ours", "compared", "seeds")):
+            line = [entry[i] for entry in entries]
+            if any(line):
+                lines.append(["" if i else row, kind, *line])
     return Grid(["", "", *printed.columns], lines, 2)
 
 
@@ -70,7 +68,7 @@ def _entry(
     """One cell: paper, ours, compared, seeds. Only the full protocol gets a verdict."""
     number, column = printed.number(row, name), printed.columns[name]
     cell = table.cells.get((row, name))
-    paper = "–" if number is None else str(number)
+    paper = "-" if number is None else str(number)
     if cell is None or cell.quoted:
         return paper, "quoted" if cell else "no experiment", "", ""
     if block is None:
@@ -90,8 +88,9 @@ def introduction(table: Table, printed: PrintedTable) -> list[str]:
         f"unit: {unit}" + (f", {better[direction]}" if direction in better else "")
         for unit, direction in sorted(columns)
     )
-    paper = "an unstated number of" if printed.runs is None else str(printed.runs)
-    lines = [f"{printed.metric} ({units}). Print: {paper} runs; here: {len(table.seeds)} seeds."]
+    metric = printed.metric[0].upper() + printed.metric[1:]
+    paper = "not stated" if printed.runs is None else str(printed.runs)
+    lines = [f"{metric} ({units}). Runs in print: {paper}; seeds here: {len(table.seeds)}."]
     return [*lines, printed.note] if printed.note else lines
 
 
@@ -104,13 +103,10 @@ def description(block: Block) -> list[str]:
     extra = ", ".join(f"{key}={axis_text(value)}" for key, value in block.extra.items())
     kind = "full protocol" if block.full else "not the printed protocol"
     head = f"Scale {block.scale}, {data}" + (f", with {extra}" if extra else "") + f": {kind}."
-    wanted = len(block.table.runs) * len(block.table.seeds)
-    diverged = sum(r.status == "diverged" for r in block.counted)
-    count = f"{len(block.counted) - diverged} of {wanted} runs done"
-    count += f", {diverged} diverged" if diverged else ""
     others = sorted({r.seed for r in block.records} - set(block.table.seeds))
     left_out = f" Seeds {others} are not the table's and not counted." if others else ""
-    return [head, f"{count}.{left_out}", origin(block.records)]
+    count = f"Runs done: {block.tally}.{left_out}"
+    return [head, count, origin(block.records), f"Command: `{block.command}`"]
 
 
 def origin(records: Sequence[Record]) -> str:
@@ -124,9 +120,9 @@ def origin(records: Sequence[Record]) -> str:
 
 def table_text(table: Table, printed: PrintedTable, found: Sequence[Block]) -> str:
     """A table with all its blocks, for a terminal."""
-    head = [f"{table.id}: {printed.title}", *introduction(table, printed), f"fill: {table.command}"]
-    parts = [_wrapped(head)]
+    parts = [_wrapped([f"{table.id}: {printed.title}", *introduction(table, printed)])]
     if not found:
+        parts.append(f"Not run yet. Command: `{table.command}`")
         parts.append(grid(table, printed, None).text())
     for block in found:
         parts.append(_wrapped(description(block)) + "\n\n" + grid(table, printed, block).text())
@@ -142,20 +138,20 @@ def _wrapped(lines: Sequence[str]) -> str:
 def beside(records: Sequence[Record]) -> str:
     """Several records' metrics side by side, in raw units, under what the runs are."""
     about: dict[str, Callable[[Record], str]] = {
-        "axes": lambda r: ", ".join(f"{k}={axis_text(v)}" for k, v in r.axes.items()) or "–",
+        "axes": lambda r: ", ".join(f"{k}={axis_text(v)}" for k, v in r.axes.items()) or "-",
         "scale": lambda r: r.scale,
         "data": lambda r: r.source,
         "seed": lambda r: str(r.seed),
         "status": lambda r: r.status,
-        "epochs": lambda r: str(r.content.get("epochs", "–")),
-        "steps": lambda r: str(r.content.get("steps", "–")),
-        "parameters": lambda r: str(r.content.get("parameters", "–")),
-        "seconds": lambda r: str(r.provenance.get("seconds", "–")),
-        "device": lambda r: str(r.provenance.get("device", "–")),
+        "epochs": lambda r: str(r.content.get("epochs", "-")),
+        "steps": lambda r: str(r.content.get("steps", "-")),
+        "parameters": lambda r: str(r.content.get("parameters", "-")),
+        "seconds": lambda r: str(r.provenance.get("seconds", "-")),
+        "device": lambda r: str(r.provenance.get("device", "-")),
         "commit": lambda r: r.commit,
     }
     lines = [[name, *map(show, records)] for name, show in about.items()]
     for name in dict.fromkeys(name for r in records for name in r.metrics):
         values = [r.metrics.get(name) for r in records]
-        lines.append([name, *("–" if v is None else f"{v:.6g}" for v in values)])
+        lines.append([name, *("-" if v is None else f"{v:.6g}" for v in values)])
     return Grid(["", *(r.experiment for r in records)], lines, 1).text() + "\n"

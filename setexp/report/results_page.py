@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from setexp.errors import ConfigError
 from setexp.report.blocks import Block, blocks
-from setexp.report.compare import LEGEND, compare
+from setexp.report.compare import LEGEND, compare, ours
 from setexp.report.papers import PrintedTable, load_printed
 from setexp.report.records import Record
 from setexp.report.render import Grid, description, grid, introduction
@@ -49,14 +49,14 @@ def overview(tables: Sequence[Table], records: Sequence[Record], page: str = "")
         for block in found:
             if block is not full:
                 kind = "reduced" if block.extra else block.scale
-                others[f"{kind}, {block.source}"] += len(block.counted)
+                others[f"{kind} {block.source}"] += len(block.counted)
         lines.append(
             [
                 f"[{table.id}]({page}#{table.name})",
                 printed.title,
-                _runs(table, full),
+                full.tally if full else f"0 of {table.size}",
                 _verdicts(table, printed, full),
-                "; ".join(f"{kind}: {count} runs" for kind, count in others.items()),
+                ", ".join(f"{count} {kind}" for kind, count in others.items()),
             ]
         )
     headers = ["table", "what", "runs done", "cells against print", "other runs"]
@@ -78,34 +78,28 @@ def insert(text: str, block: str) -> str:
     return f"{before}{BEGIN}\n{block}{END}{after}"
 
 
-def _runs(table: Table, full: Block | None) -> str:
-    wanted = len(table.runs) * len(table.seeds)
-    if full is None:
-        return f"0 of {wanted}"
-    diverged = sum(record.status == "diverged" for record in full.counted)
-    text = f"{len(full.counted) - diverged} of {wanted}"
-    return text + (f", {diverged} diverged" if diverged else "")
-
-
 def _verdicts(table: Table, printed: PrintedTable, full: Block | None) -> str:
-    """How many cells of the full protocol are within print, better, worse, or not run."""
+    """How many cells of the full protocol are within print, better, worse, diverged, not run."""
+    if full is None:
+        return "not run yet"
     count = Counter[str]()
     for (row, column), cell in table.cells.items():
-        values = full.measured(cell).values if full and not cell.quoted else ()
-        _, verdict = compare(printed.number(row, column), printed.columns[column], values)
-        count["quoted" if cell.quoted else verdict or "not run"] += 1
-    if set(count) == {"not run"}:
-        return "not run yet"
-    order = ("same", "within", "better", "worse", "other", "not run", "quoted")
-    return ", ".join(f"{count[name]} {name}" for name in order if count[name])
+        if cell.quoted:
+            count["quoted"] += 1
+            continue
+        measured, meta = full.measured(cell), printed.columns[column]
+        _, verdict = compare(printed.number(row, column), meta, measured.values)
+        count[verdict or ours(measured, meta, 0)] += 1
+    order = ("same", "within", "better", "worse", "other", "diverged")
+    names = [*order, *sorted(count.keys() - set(order))]
+    return ", ".join(f"{count[name]} {name}" for name in names if count[name])
 
 
 def _section(table: Table, printed: PrintedTable, found: Sequence[Block]) -> str:
-    name = f"{table.id.partition('/')[0]}, {printed.source}".capitalize()
-    lines = [f'<a id="{table.name}"></a>', "", f"## {name}: {printed.title}", ""]
-    lines += [" ".join(introduction(table, printed)), "", f"Fill it: `{table.command}`", ""]
+    lines = [f'<a id="{table.name}"></a>', "", f"## {table.id}: {printed.title}", ""]
+    lines += [" ".join(introduction(table, printed)), ""]
     if not found:
-        lines += ["Not run yet.", ""]
+        lines += [f"Not run yet. Command: `{table.command}`", ""]
     for block in found:
         lines += [" ".join(description(block)), "", grid(table, printed, block).markdown(), ""]
     return "\n".join(lines)

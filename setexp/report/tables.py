@@ -54,7 +54,7 @@ class Run:
     @property
     def overrides(self) -> list[str]:
         """What a command line says: "experiment=polygons_fspool", "dataset.set_size=8"."""
-        settings = [f"{key}={_quoted(value)}" for key, value in self.axes.items()]
+        settings = [f"{key}={axis_text(value)}" for key, value in self.axes.items()]
         return [f"experiment={self.experiment}", *settings]
 
 
@@ -71,6 +71,11 @@ class Table:
     def name(self) -> str:
         """The config's name: "thesis_5_3" for "thesis/5.3"."""
         return config_name(self.id)
+
+    @property
+    def size(self) -> int:
+        """Runs to do, each seed one."""
+        return len(self.runs) * len(self.seeds)
 
     @property
     def command(self) -> str:
@@ -149,13 +154,12 @@ def _cell(label: str, spec: Mapping[str, Any], row: str, column: str) -> Cell:
     )
     if rest.get("quoted"):
         return Cell(row, column, "", {}, "", quoted=True)
-    metric = rest.get("metric", spec.get("metric"))
-    for key, value in (("experiment", rest.get("experiment")), ("metric", metric)):
-        if value is None:
+    rest = {"metric": spec.get("metric"), "experiment": None} | rest
+    for key in ("experiment", "metric"):
+        if rest[key] is None:
             raise ConfigError(f"{label}: no {key}; its row or column must set it")
-    if "at" in rest:
-        metric = f"{metric}@{rest['at']}"
-    return Cell(row, column, rest["experiment"], axes, metric)
+    at = f"@{rest['at']}" if "at" in rest else ""
+    return Cell(row, column, rest["experiment"], axes, rest["metric"] + at)
 
 
 def _merged(label: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,14 +185,6 @@ def _runs(
         name = f"{name}.{same + 1}" if same else name
         runs.append(Run(name, cell.experiment, cell.axes, seeds))
     return tuple(runs)
-
-
-def _quoted(value: Any) -> str:
-    """A value as Hydra reads it back: quotes where text would become something else without."""
-    plain = re.fullmatch(r"[\w./-]+", str(value)) and yaml.safe_load(str(value)) == value
-    if isinstance(value, str) and not plain:
-        return "'" + value.replace("'", "\\'") + "'"
-    return axis_text(value)
 
 
 def _slug(label: str) -> str:

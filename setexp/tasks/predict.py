@@ -37,7 +37,7 @@ class Predict(nn.Module):
         loss = self.loss(prediction, batch.target)
         stats = {"set_loss": loss}
         if self.representation_weight:
-            z = self.decoder.set_encoder(batch.target).z
+            z = self.decoder.get_submodule("set_encoder")(batch.target).z
             distance = F.smooth_l1_loss(encoding.z, z, reduction="none").mean(-1)
             stats["representation_loss"] = distance
             loss = loss + self.representation_weight * distance

@@ -6,7 +6,7 @@ Law: a seed trained in a stack equals the seed trained alone, bit for bit on a C
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -70,10 +70,10 @@ class Stacked:
         self._skeleton.train()
         batch = stack_batches(batches)
 
-        def mean_loss(p: dict[str, Tensor], b: dict[str, Tensor], batch: Batch) -> Tensor:
-            return functional_call(self._skeleton, (p, b), (batch,)).loss.mean()
+        def mean_loss(p: Mapping[str, Tensor], b: Mapping[str, Tensor], batch: Batch) -> Tensor:
+            return functional_call(self._skeleton, (dict(p), dict(b)), (batch,)).loss.mean()
 
-        return vmap(mean_loss)(self.parameters, self.buffers, batch)
+        return vmap(mean_loss)(dict(self.parameters), self.buffers, batch)
 
     def state(self, index: int) -> dict[str, Tensor]:
         """One seed's state dict, as the plain module would have it."""

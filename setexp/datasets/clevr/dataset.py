@@ -1,4 +1,4 @@
-"""CLEVR pictures with the sets of their objects (Thesis, 6.4.2 and 6.4.3; iDSPN, Tables 3 and 7)."""
+"""CLEVR pictures with sets of their objects (Thesis, 6.4.2 and 6.4.3; iDSPN, Tables 3 and 7)."""
 
 from __future__ import annotations
 
@@ -140,7 +140,8 @@ class ClevrSets:
             order = torch.arange(count, device=self.device)
         end = count - count % batch_size if drop_last else count
         rest = order[start * batch_size : end].to(self.device)
-        return self._split(split).batches(list(rest.split(batch_size)) if len(rest) else [])
+        rows = list(torch.split(rest, batch_size)) if len(rest) else []
+        return self._split(split).batches(rows)
 
     def _choose(self, source: str) -> str:
         paths = [real_store_path(self._root, self._recipe.image_size, split) for split in SPLITS]

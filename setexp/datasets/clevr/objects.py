@@ -30,7 +30,7 @@ class SceneArrays(NamedTuple):
     """S scenes of up to N = 10 objects in the order of the file, padded with zeros.
 
     Args:
-        index: the scene's number in its split, int64 (S,).
+        image_index: the scene's number in its split, int64 (S,).
         mask: 1 = object, 0 = padding, float32 (S, N).
         state: `state_vectors`, float32 (S, N, 18).
         boxes: `box_vectors`, float32 (S, N, 4).
@@ -39,7 +39,7 @@ class SceneArrays(NamedTuple):
         attributes: positions in MATERIALS, COLORS, SHAPES, SIZES, uint8 (S, N, 4).
     """
 
-    index: Array
+    image_index: Array
     mask: Array
     state: Array
     boxes: Array
@@ -142,7 +142,7 @@ def read_scenes(
         return padded
 
     return SceneArrays(
-        index=np.array([scene["image_index"] for scene in scenes], dtype=np.int64),
+        image_index=np.array([scene["image_index"] for scene in scenes], dtype=np.int64),
         mask=mask.astype(np.float32),
         state=pad(state_vectors(coords, attributes), np.float32),
         boxes=pad(box_vectors(shown, coords, right, attributes[:, 2]), np.float32),

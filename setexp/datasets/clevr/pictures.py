@@ -1,4 +1,4 @@
-"""Images of a store in any order on a device: all in its memory, or streamed from the mapped file."""
+"""Images of a store in any order: all in the device's memory, or streamed from the mapped file."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Pictures:
         self._resident = _copy(images, device) if resident else None
 
     def batches(self, batches: list[Tensor]) -> Iterator[Tensor]:
-        """Images of each list of rows, in its order.
+        """Images of each list of rows, in its order; one batch is read ahead while streaming.
 
         Args:
             batches: int64 (B,) each, on the device.
@@ -54,17 +54,12 @@ class Pictures:
             yield from self._stream(np.split(order, cuts))
 
     def _stream(self, batches: list[Array]) -> Iterator[Tensor]:
-        if self._device.type != "cuda":
-            for rows in batches:
-                images, places = self._gather(rows)
-                yield images.index_select(0, places)
-            return
         with ThreadPoolExecutor(max_workers=1) as reader:
             upcoming = reader.submit(self._gather, batches[0])
-            for rows in [*batches[1:], None]:
+            for following in [*batches[1:], None]:
                 images, places = upcoming.result()
-                if rows is not None:
-                    upcoming = reader.submit(self._gather, rows)
+                if following is not None:
+                    upcoming = reader.submit(self._gather, following)
                 images = images.to(self._device, non_blocking=True)
                 yield images.index_select(0, places.to(self._device, non_blocking=True))
 
@@ -72,7 +67,8 @@ class Pictures:
         """Images in the order of the file, read in one go, and where each row's image is there."""
         pin = self._device.type == "cuda"
         rank = np.argsort(rows)
-        images = torch.empty((len(rows), *self._images.shape[1:]), dtype=torch.uint8, pin_memory=pin)
+        shape = (len(rows), *self._images.shape[1:])
+        images = torch.empty(shape, dtype=torch.uint8, pin_memory=pin)
         np.take(self._images, rows[rank], axis=0, out=images.numpy(), mode="clip")
         places = torch.from_numpy(np.argsort(rank))
         return images, places.pin_memory() if pin else places

@@ -167,7 +167,7 @@ def _fill(path: Path, blocks: Iterable[Block], count: int, about: dict[str, Any]
 
 def _add_to_sums(sums: dict[str, int], block: Block) -> None:
     for name, rows in {"images": block.images, **block.arrays._asdict()}.items():
-        sums[name] = zlib.crc32(np.ascontiguousarray(rows), sums.get(name, 0))
+        sums[name] = zlib.crc32(np.ascontiguousarray(rows).data, sums.get(name, 0))
     for text in block.scenes:
         sums["scenes"] = zlib.crc32(text.encode(), sums.get("scenes", 0))
 

@@ -1,0 +1,294 @@
+"""What is timed: each case beside the reference, from the configs that `train.py` runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import reference
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from setexp.build import build
+from setexp.config import compose_run, plain
+from setexp.sets import Batch, Encoding, SetBatch
+from setexp.tasks.predict import Predict
+from setexp.training.evaluate import Evaluation
+from setexp.training.loop import Fit
+
+
+@dataclass
+class Contender:
+    """Something that takes optimiser steps.
+
+    Args:
+        name: shown. run: takes `steps` steps, data included. seeds: trained at once by each step.
+    """
+
+    name: str
+    run: Callable[[], None]
+    steps: int
+    seeds: int = 1
+
+
+@dataclass
+class Case:
+    """Contenders for the same work; the first is the reference.
+
+    Args:
+        bars: least wanted speed-up over the reference, by contender's name.
+        flops: of the matrix products of one step of one seed; 0 where they do not matter.
+        product: rows, inner and columns of the products that dominate.
+    """
+
+    contenders: list[Contender]
+    bars: dict[str, float]
+    flops: float = 0.0
+    product: tuple[int, int, int] = (0, 0, 0)
+    notes: list[str] = field(default_factory=list)
+
+
+class Resident:
+    """Fixed random inputs and target sets, by the interface of `setexp.datasets`.
+
+    Sets are padded: x (B, N, D) in [0, 1], sizes between `least` and N.
+    """
+
+    source, fingerprint = "synthetic", "benchmark"
+
+    def __init__(
+        self, size: int, n: int, d: int, least: int, given: Tensor | None, device: torch.device
+    ) -> None:
+        self.size = size
+        count = torch.randint(least, n + 1, (size, 1))
+        mask = (torch.arange(n) < count).float()
+        x = torch.rand(size, n, d) * mask.unsqueeze(-1)
+        tensors = (x, mask) if given is None else (given, x, mask)
+        self.tensors = tuple(t.to(device) for t in tensors)
+
+    def sizes(self, split: str) -> int:
+        """Sets in one pass."""
+        return self.size
+
+    def batches(
+        self, split: str, batch_size: int, generator: torch.Generator, **_: Any
+    ) -> Iterator[Batch]:
+        """One pass, always in the same order."""
+        for parts in zip(*(t.split(batch_size) for t in self.tensors), strict=True):
+            target = SetBatch(*parts[-2:])
+            yield Batch(parts[0] if len(parts) == 3 else target, target, {})
+
+    def loader(self, batch_size: int) -> DataLoader:
+        """The same sets for the reference."""
+        return reference.loader(TensorDataset(*self.tensors), batch_size)
+
+
+class Vector(nn.Module):
+    """An encoder for inputs that are latent vectors already, made to depend on a parameter."""
+
+    def __init__(self, latent: int) -> None:
+        super().__init__()
+        self.offset = nn.Parameter(torch.zeros(latent))
+
+    def forward(self, z: Tensor) -> Encoding:
+        return Encoding(z=z + self.offset)
+
+
+class ReferenceVector(Vector):
+    """The same for the reference."""
+
+    def forward(self, z: Tensor) -> reference.Pooled:  # type: ignore[override]
+        return z + self.offset, None
+
+
+def ours(
+    name: str,
+    overrides: list[str],
+    device: torch.device,
+    *,
+    seeds: int = 1,
+    dataset: Any = None,
+    encoder: Callable[[], nn.Module] | None = None,
+) -> tuple[Contender, Fit]:
+    """The training loop's own step on objects built from a config; one run is one epoch."""
+    config = compose_run(overrides)
+    nodes = plain(config)
+
+    def make_task() -> nn.Module:
+        if encoder is None:
+            return build(nodes["task"], "task")
+        node = nodes["task"]
+        return Predict(
+            encoder=encoder(),
+            decoder=build(node["decoder"], "decoder"),
+            loss=build(node["loss"], "loss"),
+            representation_weight=node["representation_weight"],
+        )
+
+    fit = Fit(
+        make_task,
+        dataset or build(nodes["dataset"], "dataset").to(device),
+        Evaluation(),
+        OmegaConf.to_object(config.trainer),  # type: ignore[arg-type]
+        list(range(seeds)),
+        [Path("benchmarks/no-checkpoint")] * seeds,
+        device,
+        lambda *_: None,  # type: ignore[arg-type,return-value]
+    )
+
+    def run() -> None:
+        for batches in fit._batches(fit.step // fit.per_epoch):
+            fit._step(batches)
+        fit._check()
+
+    return Contender(name, run, fit.per_epoch, seeds), fit
+
+
+def plainly(
+    task: reference.Task, batches: DataLoader, lr: float, device: torch.device, is_set: bool
+) -> Contender:
+    """The reference; one run is one epoch."""
+    task.to(device)
+    optimizer = torch.optim.Adam(task.parameters(), lr=lr)
+
+    def run() -> None:
+        for parts in batches:
+            parts = [p.to(device) for p in parts]
+            target = (parts[-2], parts[-1])
+            reference.step(task, optimizer, target if is_set else parts[0], target)
+
+    return Contender("reference", run, len(batches))
+
+
+def polygons(n: int, loss: str, device: torch.device, compiled: bool) -> Case:
+    """Rotating polygons: FSPool's auto-encoder, or an MLP decoder with the Hungarian loss."""
+    steps = 100 if n <= 16 else 40
+    encoder = reference.Encoder(
+        reference.Elements([2, 16, 16]), reference.FSPool(16, 20, False, True), [16, 16, 1]
+    )
+    if loss == "direct":
+        decoder: nn.Module = reference.FSUnpool(1, [16, 16], [16, 2], 20, False)
+        task = reference.Task(encoder, decoder, reference.direct, reference.squared)
+        experiment = "polygons_fspool"
+    else:
+        decoder = reference.MLPDecoder(1, [16, 16], n, 2)
+        task = reference.Task(encoder, decoder, reference.hungarian, reference.squared)
+        experiment = "polygons_mlp_hungarian"
+    batches = reference.loader(reference.Polygons(n, 16 * steps), 16)
+    overrides = [
+        f"experiment={experiment}",
+        f"dataset.set_size={n}",
+        f"dataset.train_size={16 * steps}",
+    ]
+    contenders = [
+        plainly(task, batches, 1e-3, device, is_set=True),
+        ours("one seed", overrides, device)[0],
+        ours("16 seeds stacked", overrides, device, seeds=16)[0],
+    ]
+    if compiled:
+        overrides.append("trainer.compile=true")
+        contenders += [
+            ours("one seed, compiled", overrides, device)[0],
+            ours("16 seeds stacked, compiled", overrides, device, seeds=16)[0],
+        ]
+    return Case(contenders, {"one seed": 3.0, "16 seeds stacked": 5.0})
+
+
+def dspn_flops(layers: list[tuple[int, int, int]], steps: int) -> float:
+    """Matrix products of a DSPN's set encoder in one optimiser step.
+
+    Each inner step and layer has six: one forward, one for the inner gradient, and each of these
+    two is differentiated for both of its factors. The target's encoding has three.
+    """
+    return sum(2.0 * rows * wide * narrow for rows, wide, narrow in layers) * (6 * steps + 3)
+
+
+def dspn_mnist(device: torch.device) -> Case:
+    """DSPN as an auto-encoder of sets of 342 points; loss on all eleven sets."""
+    data = Resident(64, 342, 2, 32, None, device)
+    encoder = reference.Encoder(
+        reference.Elements([3, 256, 256, 64]),
+        reference.FSPool(64, 20, False, False),
+        mask_channel=True,
+        divide=True,
+    )
+    task = reference.Task(
+        encoder,
+        reference.DSPN(342, 2, 10, 800.0),
+        reference.chamfer,
+        reference.huber,
+        all_steps=True,
+        mask_channel=True,
+    )
+    rows = 32 * 342
+    layers = [(rows, 3, 256), (rows, 256, 256), (rows, 256, 64)]
+    return Case(
+        [
+            plainly(task, data.loader(32), 0.01, device, is_set=True),
+            ours("one seed", ["experiment=dspn_mnist"], device, dataset=data)[0],
+        ],
+        {"one seed": 1.5},
+        dspn_flops(layers, 10),
+        (rows, 256, 256),
+    )
+
+
+def dspn_state(images: bool, device: torch.device) -> Case:
+    """DSPN with a relation network, objects of a scene from its image or from a vector."""
+    given = torch.rand(64, 3, 128, 128) if images else torch.randn(64, 512) * 0.1
+    data = Resident(64, 10, 18, 3, given, device)
+    inverted = reference.Encoder(
+        reference.Pairs([19, 512, 512]),
+        reference.FSPool(512, 20, False, False),
+        mask_channel=True,
+        divide=True,
+    )
+    task = reference.Task(
+        reference.ImageEncoder(512) if images else ReferenceVector(512),
+        reference.DSPN(10, 18, 10, 800.0, inverted),
+        reference.hungarian,
+        reference.huber,
+        mask_channel=True,
+        representation=0.1,
+    )
+    mine, fit = ours(
+        "one seed",
+        ["experiment=dspn_clevr_state"],
+        device,
+        dataset=data,
+        encoder=None if images else lambda: Vector(512),
+    )
+    # the pair layer is applied to elements, once as first and once as second of a pair
+    flops = dspn_flops([(320, 19, 1024), (3200, 512, 512)], 10)
+    if images:
+        flops += 3 * forward_flops(fit.learner.module(0).encoder, given[:32].to(device))
+    return Case(
+        [plainly(task, data.loader(32), 3e-4, device, is_set=False), mine],
+        {"one seed": 1.5},
+        flops,
+        (3200, 512, 512),
+    )
+
+
+def forward_flops(module: nn.Module, given: Tensor) -> float:
+    """Products of one forward pass of an image encoder; its gradient has twice as many."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module(given)
+    return float(counter.get_total_flops())
+
+
+CASES: dict[str, Callable[[torch.device, bool], Case]] = {
+    "polygons_fspool_8": lambda d, c: polygons(8, "direct", d, c),
+    "polygons_fspool_64": lambda d, c: polygons(64, "direct", d, c),
+    "polygons_hungarian_8": lambda d, c: polygons(8, "hungarian", d, c),
+    "polygons_hungarian_64": lambda d, c: polygons(64, "hungarian", d, c),
+    "dspn_mnist": lambda d, c: dspn_mnist(d),
+    "dspn_state_vector": lambda d, c: dspn_state(False, d),
+    "dspn_state_image": lambda d, c: dspn_state(True, d),
+}

@@ -1,0 +1,85 @@
+"""CLEVR's camera: a perspective view of the origin without roll (CLEVR generator, base scene)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+POSITION = (7.48113, -6.50764, 5.34367)
+# Largest shift of the camera per axis, drawn once per scene.
+JITTER = 0.5
+# Focal length (35 mm) over the sensor's width (32 mm), that is, in widths of the picture.
+FOCAL = 35 / 32
+# Width over height of an official picture, 480x320.
+ASPECT = 1.5
+
+
+def axes(position: Tensor) -> Tensor:
+    """Unit vectors right, up and backwards of cameras that look at the origin.
+
+    Args:
+        position: (..., 3) in world units.
+
+    Returns:
+        (..., 3, 3), one vector per row.
+    """
+    back = position / position.norm(dim=-1, keepdim=True)
+    right = torch.stack([-back[..., 1], back[..., 0], torch.zeros_like(back[..., 0])], dim=-1)
+    right = right / right.norm(dim=-1, keepdim=True)
+    return torch.stack([right, torch.linalg.cross(back, right), back], dim=-2)
+
+
+def project(
+    points: Tensor, position: Tensor, *, height: int, width: int, aspect: float | None = None
+) -> Tensor:
+    """Where points appear: u to the right and v down from the top left corner, and the depth.
+
+    Args:
+        points: (..., N, 3) in world units.
+        position: of the cameras, (..., 3).
+        height: rows of the picture.
+        width: columns of the picture.
+        aspect: width over height of the frame that the picture samples; None = square pixels.
+
+    Returns:
+        (..., N, 3): u and v in (continuous) pixels, depth along the optical axis in world units.
+    """
+    aspect = aspect or width / height
+    seen = (points - position[..., None, :]) @ axes(position).transpose(-1, -2)
+    depth = -seen[..., 2]
+    u = width / 2 + FOCAL * width * seen[..., 0] / depth
+    v = height / 2 - FOCAL * aspect * height * seen[..., 1] / depth
+    return torch.stack([u, v, depth], dim=-1)
+
+
+def film(
+    rows: Tensor, columns: Tensor, *, height: int, width: int, aspect: float
+) -> tuple[Tensor, Tensor]:
+    """Coordinates x, y of pixel centres on the plane at depth 1, for rays x right + y up - back."""
+    x = (columns + 0.5 - width / 2) / (FOCAL * width)
+    y = (height / 2 - rows - 0.5) / (FOCAL * aspect * height)
+    return x, y
+
+
+def directions(position: Tensor) -> dict[str, Tensor]:
+    """The scene file's six directions as seen from cameras, each (..., 3); the first four are flat."""
+    back = torch.cat([position[..., :2], torch.zeros_like(position[..., 2:])], dim=-1)
+    behind = -back / back.norm(dim=-1, keepdim=True)
+    right = torch.stack([behind[..., 1], -behind[..., 0], behind[..., 2]], dim=-1)
+    above = torch.zeros_like(behind)
+    above[..., 2] = 1.0
+    return {
+        "left": -right,
+        "right": right,
+        "front": -behind,
+        "behind": behind,
+        "above": above,
+        "below": -above,
+    }
+
+
+def yaw(rotation: Tensor) -> Tensor:
+    """Actual turn in radians: the generator stores 0..360 but applies the number as radians."""
+    return rotation.remainder(2 * math.pi)

@@ -1,0 +1,44 @@
+"""What the tests share: golden arrays, double precision, short property tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+from torch import Tensor
+
+GOLDEN = Path(__file__).parent / "golden"
+
+settings.register_profile(
+    "setexp", deadline=None, max_examples=15, derandomize=True, database=None
+)
+settings.load_profile("setexp")
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], dict[str, Tensor]]:
+    """Reader of the arrays in tests/golden: numbers of the authors' own modules, in float64."""
+
+    def read(name: str) -> dict[str, Tensor]:
+        with np.load(GOLDEN / f"{name}.npz", allow_pickle=False) as arrays:
+            return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
+
+    return read
+
+
+@pytest.fixture(scope="module")
+def float64() -> Iterator[None]:
+    """Double precision as the default type: of parameters, random numbers and constants."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)

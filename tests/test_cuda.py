@@ -1,0 +1,76 @@
+"""What only a GPU can show; skipped without one."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from setexp.build import build
+from setexp.config import compose_run, plain, register
+from setexp.run import _evaluation
+from setexp.training.loop import Fit
+from setexp.training.settings import Tracking, TrackingMode
+from setexp.training.tracking import Tracker
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+def make_fit(experiment: str, folder: Path, seeds: list[int]) -> Fit:
+    register()
+    config = compose_run([f"experiment={experiment}", "scale=smoke", f"paths.data={folder}"])
+    nodes = plain(config)
+    device = torch.device("cuda")
+    folders = [folder / str(seed) for seed in seeds]
+    return Fit(
+        lambda: build(nodes["task"], "task"),
+        build(nodes["dataset"], "dataset").to(device),
+        _evaluation(nodes["evaluation"]),
+        OmegaConf.to_object(config.trainer),
+        seeds,
+        folders,
+        device,
+        lambda i, identity, step: Tracker(
+            folders[i], Tracking(mode=TrackingMode.disabled), {}, identity=identity, step=step
+        ),
+    )
+
+
+@pytest.mark.parametrize("experiment", ["polygons_fspool", "polygons_mlp_chamfer", "dspn_mnist"])
+def test_a_step_never_waits_for_the_device(tmp_path: Path, experiment: str) -> None:
+    fit = make_fit(experiment, tmp_path, [0])
+    batches = next(fit._batches(0))
+    fit._step(batches)  # first calls may initialise libraries
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        fit._step(batches)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    fit._check()
+
+
+@pytest.mark.parametrize("experiment", ["polygons_mlp_hungarian", "dspn_clevr_state"])
+def test_only_the_matching_waits(
+    tmp_path: Path, experiment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = make_fit(experiment, tmp_path, [0])
+    batches = next(fit._batches(0))
+    fit._step(batches)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with pytest.warns(UserWarning, match="synchronizing") as caught:
+            fit._step(batches)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len([w for w in caught if "synchronizing" in str(w.message)]) == 1
+
+
+@pytest.mark.parametrize("experiment", ["polygons_fspool", "dspn_mnist", "dspn_clevr_boxes"])
+def test_training_and_evaluation_run(tmp_path: Path, experiment: str) -> None:
+    fit = make_fit(experiment, tmp_path, [0])
+    fit.train()
+    _, metrics = fit.final(0)
+    assert metrics
+    assert all(value == value for value in metrics.values())

@@ -1,0 +1,183 @@
+"""Which records fill which cells, what is kept, and what is still running."""
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from report_runs import write_run
+
+from setexp.errors import ConfigError
+from setexp.report.blocks import Measured, blocks
+from setexp.report.progress import progress
+from setexp.report.records import keep, read_record, read_records, slug
+from setexp.report.tables import load_table, load_tables
+
+N8 = {"dataset.set_size": 8}
+SCALARS = st.none() | st.booleans() | st.integers(-9, 99) | st.text("ab /=,.1", max_size=6)
+AXES = st.dictionaries(st.sampled_from(["a.b", "a.c", "loss.steps"]), SCALARS)
+
+
+def found(table_id, outputs):
+    records = read_records(outputs.parent / "results", outputs)
+    return blocks(load_table(table_id), records, load_tables())
+
+
+@pytest.fixture
+def outputs(tmp_path):
+    return tmp_path / "outputs"
+
+
+def test_a_record_fills_the_cell_with_its_axes_and_no_other(outputs):
+    write_run(outputs, "polygons_fspool", N8, 0, {"direct": 0.5})
+    write_run(outputs, "polygons_fspool", {"dataset.set_size": 128}, 0, {"direct": 0.1})
+    (block,) = found("thesis/5.1", outputs)
+    filled = {k: block.measured(c).values for k, c in block.table.cells.items()}
+    assert {k for k, v in filled.items() if v} == {("FSPool", "n=8")}
+    assert filled["FSPool", "n=8"] == (0.5,)
+
+
+@pytest.mark.parametrize(
+    ("variant", "full"),
+    [({"source": "procedural"}, False), ({"source": "real"}, True), ({"scale": "small"}, False)],
+)
+def test_sources_and_scales_never_mix(outputs, variant, full):
+    write_run(outputs, "polygons_fspool", N8, 0, {"direct": 1.0})
+    write_run(outputs, "polygons_fspool", N8, 1, {"direct": 2.0}, **variant)
+    several = found("thesis/5.1", outputs)
+    cell = several[0].table.cells["FSPool", "n=8"]
+    assert sorted(b.measured(cell).values for b in several) == [(1.0,), (2.0,)]
+    for block in several:
+        assert len({(r.scale, r.source) for r in block.records}) == 1
+    assert sorted(b.full for b in several) == [full, True]
+
+
+def test_a_reduced_run_stands_apart_under_its_extra_axes(outputs):
+    write_run(outputs, "polygons_fspool", N8, 0, {"direct": 1.0})
+    write_run(outputs, "polygons_fspool", N8 | {"trainer.epochs": 3}, 0, {"direct": 2.0})
+    full, reduced = found("thesis/5.1", outputs)
+    cell = full.table.cells["FSPool", "n=8"]
+    assert (full.extra, full.full, full.measured(cell).values) == ({}, True, (1.0,))
+    assert (reduced.extra, reduced.full) == ({"trainer.epochs": 3}, False)
+    assert reduced.measured(cell).values == (2.0,)
+
+
+def test_a_record_belongs_to_the_run_that_shares_most_axes(outputs):
+    every = {"loss.steps": "all"}
+    write_run(outputs, "dspn_clevr_boxes", every, 0, {"AP50@10": 0.9})
+    write_run(outputs, "dspn_clevr_boxes", every | {"trainer.epochs": 3}, 0, {"AP50@10": 0.8})
+    assert [b.extra for b in found("thesis/A.3", outputs)] == [{}, {"trainer.epochs": 3}]
+    assert found("thesis/6.2", outputs) == []
+    assert found("thesis/A.2", outputs) == []
+
+
+def test_diverged_and_lacking_seeds_are_counted_and_others_left_out(outputs):
+    write_run(outputs, "polygons_fspool", N8, 0, {"direct": 1.0})
+    write_run(outputs, "polygons_fspool", N8, 1, None)
+    write_run(outputs, "polygons_fspool", N8, 2, {"chamfer": 1.0})
+    write_run(outputs, "polygons_fspool", N8, 7, {"direct": 9.0})
+    (block,) = found("thesis/5.1", outputs)
+    assert block.measured(block.table.cells["FSPool", "n=8"]) == Measured((1.0,), 1, 1, 3)
+    assert [r.seed for r in block.counted] == [0, 1, 2]
+    assert [r.seed for r in block.records] == [0, 1, 2, 7]
+
+
+def test_of_a_run_that_is_kept_and_repeated_the_later_counts(outputs):
+    results = outputs.parent / "results"
+    folder = write_run(outputs, "polygons_fspool", N8, 0, {"direct": 1.0}, finished="2026-01-02")
+    keep([folder], results)
+    write_run(outputs, "polygons_fspool", N8, 0, {"direct": 2.0}, finished="2026-01-03")
+    assert [r.metrics["direct"] for r in read_records(results, outputs)] == [2.0]
+    write_run(outputs, "polygons_fspool", N8, 0, {"direct": 3.0}, finished="2026-01-01")
+    assert [r.metrics["direct"] for r in read_records(results, outputs)] == [1.0]
+    assert [r.metrics["direct"] for r in read_records(results)] == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "not JSON"),
+        ("[]", "not a result record, 'experiment' is missing"),
+        ('{"experiment": "a"}', "'axes' is missing"),
+    ],
+)
+def test_a_broken_record_is_named(tmp_path, text, said):
+    path = tmp_path / "a" / "default" / "paper-real-seed0.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(said)) as error:
+        read_records(tmp_path)
+    assert str(path) in str(error.value)
+
+
+def test_keep_copies_to_the_committed_place(outputs):
+    results = outputs.parent / "results"
+    folder = write_run(outputs, "polygons_fspool", N8, 0, {"direct": 1.0}, dirty=True)
+    write_run(outputs, "polygons_fspool", N8, 1, None)
+    kept = keep([outputs / "polygons_fspool"], results)
+    place = results / "polygons_fspool" / "dataset.set_size=8"
+    assert [path for _, path in kept] == [place / f"paper-synthetic-seed{k}.json" for k in (0, 1)]
+    assert sorted(p.name for p in place.iterdir()) == [path.name for _, path in kept]
+    assert json.loads(kept[0][1].read_text()) == json.loads((folder / "result.json").read_text())
+    assert [record.status for record, _ in kept] == ["done", "diverged"]
+    assert [record.commit for record, _ in kept] == ["01234567+", "01234567"]
+    assert keep([folder], results)[0][1] == kept[0][1], "again: nothing to do"
+
+
+def test_keep_writes_all_or_nothing(outputs):
+    results = outputs.parent / "results"
+    write_run(outputs, "polygons_fspool", N8, 0, {"direct": 1.0})
+    running = outputs / "polygons_fspool" / slug(N8) / "paper-synthetic" / "seed-1"
+    running.mkdir()
+    (running / "status.json").write_text('{"status": "running"}')
+    with pytest.raises(ConfigError, match=r"seed-1: not finished \(status running\)"):
+        keep([outputs], results)
+    assert not results.exists()
+    with pytest.raises(ConfigError, match="no run here"):
+        keep([outputs.parent / "elsewhere"], results)
+
+
+def test_keep_does_not_silently_replace_another_result(outputs):
+    results = outputs.parent / "results"
+    folder = write_run(outputs, "polygons_fspool", N8, 0, {"direct": 1.0})
+    ((_, path),) = keep([folder], results)
+    write_run(outputs, "polygons_fspool", N8, 0, {"direct": 2.0})
+    with pytest.raises(ConfigError, match="--replace"):
+        keep([folder], results)
+    assert read_record(path).metrics == {"direct": 1.0}
+    keep([folder], results, replace=True)
+    assert read_record(path).metrics == {"direct": 2.0}
+
+
+def test_progress_tells_the_states_of_seeds(outputs):
+    results = outputs.parent / "results"
+    write_run(outputs, "polygons_fspool", N8, 0, {"direct": 1.0})
+    keep([outputs], results)
+    write_run(outputs, "polygons_random", N8, 1, None)
+    folder = outputs / "polygons_fspool" / slug(N8) / "paper-synthetic" / "seed-1"
+    folder.mkdir()
+    state = {"status": "interrupted", "step": 30, "steps": 100}
+    (folder / "status.json").write_text(json.dumps(state))
+    lines = progress(load_table("thesis/5.1"), outputs, results, "paper").splitlines()
+    assert lines[0] == "thesis/5.1, scale paper, synthetic data: 1 of 36 done"
+    assert "  fspool-n_8   done: 0; interrupted at step 30 of 100: 1; missing: 2" in lines
+    assert "  random-n_8   missing: 0,2; diverged: 1" in lines
+    assert "  fspool-n_2   missing: 0,1,2" in lines
+    only_kept = progress(load_table("thesis/5.1"), outputs.parent / "none", results, "paper")
+    assert "1 of 36 done" in only_kept
+    assert "nothing yet" in progress(load_table("thesis/5.1"), outputs, results, "smoke")
+
+
+@given(AXES, AXES)
+def test_folder_names_are_safe_and_tell_axes_apart(a, b):
+    assert re.fullmatch(r"[A-Za-z0-9_.,=+-]{1,100}", slug(a))
+    same = json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)
+    assert (slug(a) == slug(b)) == same
+
+
+def test_folder_names_are_readable_and_bounded():
+    assert slug({}) == "default"
+    assert slug({"loss.steps": "all", "dataset.set_size": 8}) == "dataset.set_size=8,loss.steps=all"
+    assert len(slug({"key": "x" * 200})) < 100
+    assert slug({"key": "x" * 200}) != slug({"key": "x" * 201})

@@ -1,0 +1,207 @@
+"""Rendering of hand-made records; numbers worked out by hand."""
+
+import importlib.util
+import re
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from report_runs import write_run
+
+from setexp.report.blocks import Measured, blocks
+from setexp.report.compare import compare, ours, seeds
+from setexp.report.papers import Column, Number, load_printed
+from setexp.report.records import read_record, read_records
+from setexp.report.render import WIDTH, Grid, beside, grid, table_text
+from setexp.report.tables import load_table, load_tables
+
+N16 = {"dataset.set_size": 16}
+PERCENT = Column("%", "higher", 0.01)
+HUNDREDTHS = Column("hundredths", "lower", 0.01)
+COUNT = Column("count", "none", 1.0)
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def outputs(tmp_path):
+    return tmp_path / "outputs"
+
+
+def text_of(table_id, outputs):
+    table, records = load_table(table_id), read_records(outputs.parent / "none", outputs)
+    return table_text(table, load_printed(table_id), blocks(table, records, load_tables()))
+
+
+def lines_of(table_id, outputs, row, column):
+    """What stands under a column from a row's label on: one cell's lines by their kind."""
+    table, printed = load_table(table_id), load_printed(table_id)
+    found = blocks(table, read_records(outputs.parent / "none", outputs), load_tables())
+    shown = grid(table, printed, found[0])
+    at, cell = shown.headers.index(column), {}
+    start = next(i for i, line in enumerate(shown.lines) if line[0] == row)
+    for line in shown.lines[start:]:
+        if line[0] not in (row, ""):
+            break
+        cell[line[1]] = line[at]
+    return cell
+
+
+def test_mean_deviation_and_ratio_by_hand(outputs):
+    for seed, value in enumerate((0.0036, 0.0037, 0.0038)):
+        write_run(outputs, "polygons_random", N16, seed, {"hungarian": value})
+    assert lines_of("thesis/5.3", outputs, "Random", "n=16") == {
+        "paper": "0.635",
+        "ours": "0.3700 ± 0.0100",  # in hundredths
+        "compared": "x0.5827 better",  # 0.370 / 0.635
+        "seeds": "3 of 3",
+    }
+
+
+def test_deviation_in_printed_standard_deviations_by_hand(outputs):
+    for seed, value in enumerate((0.03, 0.04, 0.05)):
+        metrics = {"APinf": value, "AP1": value - 0.009, "AP0.5": value - 0.039, "AP0.125": 0.0}
+        write_run(outputs, "dspn_clevr_state_mlp", {}, seed, metrics, source="real")
+    cells = {
+        name: lines_of("thesis/6.4", outputs, "MLP baseline", name)
+        for name in ("APinf", "AP1", "AP0.5", "AP0.25", "AP0.125")
+    }
+    assert cells["APinf"]["ours"] == "4.00 ± 1.00"
+    assert [cells[name]["compared"] for name in cells] == [
+        "+0.8 sd within",  # (4.0 - 3.6) / 0.5
+        "+4.0 sd better",  # (3.1 - 1.5) / 0.4
+        "-2.3 sd within",  # (0.1 - 0.8) / 0.3
+        "",
+        "same",  # 0.0 ± 0.0 is printed
+    ]
+    assert cells["AP0.25"]["ours"] == "no such metric"
+    assert cells["AP0.25"]["seeds"] == "0 of 6, 3 lacking"
+    assert cells["APinf"]["seeds"] == "3 of 6"
+
+
+def test_one_run_is_read_at_several_inner_steps(outputs):
+    metrics = {"AP50@10": 0.9, "AP50@20": 0.95, "AP50_plus_one@10": 0.99}
+    write_run(outputs, "dspn_clevr_boxes", {}, 0, metrics, source="real")
+    read = [lines_of("thesis/A.2", outputs, f"Ours ({k} iters)", "AP50")["ours"] for k in (10, 20)]
+    assert read == ["90.00", "95.00"]
+    assert lines_of("thesis/6.2", outputs, "Ours (10 iters)", "AP50")["ours"] == "99.00"
+
+
+def test_diverged_seeds_are_shown(outputs):
+    write_run(outputs, "polygons_random", N16, 0, {"direct": 0.99951})
+    write_run(outputs, "polygons_random", N16, 1, None)
+    write_run(outputs, "polygons_fspool", N16, 0, None)
+    cell = lines_of("thesis/5.1", outputs, "Random", "n=16")
+    assert (cell["ours"], cell["seeds"]) == ("99.9510", "1 of 3, 1 diverged")
+    assert cell["compared"] == "same"
+    cell = lines_of("thesis/5.1", outputs, "FSPool", "n=16")
+    assert (cell["ours"], cell["seeds"]) == ("diverged", "0 of 3, 1 diverged")
+    assert "Runs done: 1 of 36, 2 diverged." in text_of("thesis/5.1", outputs)
+
+
+def test_a_stand_in_is_named_and_gets_no_verdict(outputs):
+    write_run(outputs, "dspn_clevr_boxes_mlp", {}, 0, {"AP50": 0.5}, source="procedural")
+    text = text_of("thesis/A.2", outputs)
+    assert "Scale paper, procedural data, a stand-in for the paper's: not the printed" in text
+    assert lines_of("thesis/A.2", outputs, "MLP baseline", "AP50")["compared"] == "-15.7 sd"
+
+
+def test_what_is_not_run_says_so(outputs):
+    text = text_of("thesis/6.1", outputs)
+    assert "Not run yet. Command: `python train.py -m table=thesis_6_1`" in text
+    assert re.search(r"Ours +paper +0\.09 ± 0\.01\n +ours +not run\n", text)
+    write_run(outputs, "dspn_mnist", {}, 0, {"chamfer": 1e-4}, source="real", dirty=True)
+    text = text_of("thesis/6.1", outputs)
+    assert re.search(r"Ours +paper +0\.09 ± 0\.01\n +ours +0\.100\n +compared +\+1\.0 sd", text)
+    assert re.search(r"RNN baseline +paper +0\.49 ± 0\.19\n +ours +not run\n", text)
+    assert "Commit 01234567+. Machine: Some GPU (Linux, 2 cores)." in text
+
+
+@pytest.mark.parametrize("table", load_tables(), ids=lambda t: t.id)
+def test_tables_fit_a_terminal_and_markdown_is_rectangular(table, outputs):
+    printed = load_printed(table.id)
+    for run in table.runs:
+        metrics = {c.metric: 0.98765 for c in table.cells.values()}
+        for seed in table.seeds[:-1]:
+            write_run(outputs, run.experiment, run.axes, seed, metrics, source="real")
+        write_run(outputs, run.experiment, run.axes, table.seeds[-1], None, source="real")
+    text = text_of(table.id, outputs)
+    assert max(map(len, text.splitlines())) <= WIDTH
+    (block,) = blocks(table, read_records(outputs.parent / "none", outputs), load_tables())
+    lines = grid(table, printed, block).markdown().splitlines()
+    assert {line.count("|") for line in lines} == {len(printed.columns) + 3}
+    assert sum(" paper " in line for line in lines) == len(printed.rows)
+
+
+def test_columns_that_do_not_fit_follow_below():
+    wide = Grid(["", "a", "b", "c"], [["row", "1" * 9, "2" * 9, "3" * 9]], 1)
+    first, second = wide.text(26).split("\n\n")
+    assert first.splitlines()[1] == "row  111111111  222222222"
+    assert second.splitlines() == ["     c", "row  333333333"]
+    assert Grid(["a|b"], [["c"]], 1).markdown() == "| a\\|b |\n| --- |\n| c |"
+
+
+@pytest.mark.parametrize(
+    ("printed", "column", "value", "expected"),
+    [
+        (Number(Decimal("5.0"), Decimal("0.5")), PERCENT, 0.065, ("+3.0 sd", "within")),
+        (Number(Decimal("5.0"), Decimal("0.5")), PERCENT, 0.034, ("-3.2 sd", "worse")),
+        (Number(Decimal("5.0"), Decimal("0.5")), HUNDREDTHS, 0.034, ("-3.2 sd", "better")),
+        (Number(Decimal("5.0"), Decimal("0.0")), PERCENT, 0.06, ("x1.2", "better")),
+        (Number(Decimal("99.8"), Decimal("0.0")), PERCENT, 0.996, ("x0.998", "worse")),
+        (Number(Decimal("5.00")), PERCENT, 0.0501, ("", "same")),
+        (Number(Decimal("5.00")), HUNDREDTHS, 0.10, ("x2", "worse")),
+        (Number(Decimal("0.000")), HUNDREDTHS, 4e-6, ("", "same")),
+        (Number(Decimal("0.000")), HUNDREDTHS, 6e-6, ("", "worse")),
+        (Number(Decimal("100")), COUNT, 150.0, ("x1.5", "other")),
+        (Number(Decimal("5.0")), PERCENT, float("nan"), ("not finite", "worse")),
+        (None, PERCENT, 0.5, ("", "")),
+    ],
+)
+def test_verdicts(printed, column, value, expected):
+    assert compare(printed, column, [value]) == expected
+
+
+def test_numbers_that_would_not_fit_or_are_not_finite():
+    assert ours(Measured((3.21e9, 3.21e9), 0, 0, 2), COUNT, 2) == "3.21e+09 ± 0.00"
+    assert ours(Measured((float("nan"), 1.0), 0, 0, 2), COUNT, 1) == "nan ± nan"
+    assert ours(Measured((), 0, 0, 2), COUNT, 1) == "not run"
+    assert seeds(Measured((), 0, 0, 2)) == ""
+
+
+def test_runs_side_by_side(outputs):
+    one = write_run(outputs, "polygons_fspool", N16, 0, {"direct": 1.25e-6, "chamfer": 0.5})
+    two = write_run(outputs, "polygons_random", {}, 1, {"direct": 1.0}, scale="small", dirty=True)
+    records = [read_record(folder / "result.json") for folder in (one, two)]
+    rows = [re.split(r" {2,}", line) for line in beside(records).splitlines()]
+    assert rows[0] == ["", "polygons_fspool", "polygons_random"]
+    cells = {row[0]: row[1:] for row in rows[1:]}
+    assert cells["axes"] == ["dataset.set_size=16", "-"]
+    assert cells["scale"] == ["paper", "small"]
+    assert cells["commit"] == ["01234567", "01234567+"]
+    assert cells["direct"] == ["1.25e-06", "1"]
+    assert cells["chamfer"] == ["0.5", "-"]
+
+
+def test_the_command_line(outputs, capsys):
+    spec = importlib.util.spec_from_file_location("report_script", ROOT / "scripts" / "report.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    folder = write_run(outputs, "polygons_fspool", N16, 0, {"direct": 1e-6}, dirty=True)
+    where = ["--outputs", str(outputs), "--results", str(outputs.parent / "results")]
+    assert script.main(["table", "thesis/5.1", *where]) == 0
+    assert "Runs done: 1 of 36" in capsys.readouterr().out
+    assert script.main(["keep", str(folder), *where]) == 0
+    assert "(from changed files, commit 01234567+)" in capsys.readouterr().out
+    assert script.main(["status", "thesis/5.1", *where]) == 0
+    assert "done: 0; missing: 1,2" in capsys.readouterr().out
+    assert script.main(["beside", str(folder), "--with", str(folder / "result.json")]) == 0
+    assert "1e-06  " in capsys.readouterr().out
+    page = outputs.parent / "results.md"
+    readme = outputs.parent / "README.md"
+    readme.write_text("# A\n<!-- tables:begin -->\nold\n<!-- tables:end -->\n")
+    assert script.main(["page", "--page", str(page), "--readme", str(readme), *where]) == 0
+    assert "thesis/5.1" in page.read_text()
+    assert "(docs/results.md#thesis_5_1)" in readme.read_text()
+    capsys.readouterr()
+    assert script.main(["table", "thesis/9.9", *where]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

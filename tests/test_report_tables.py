@@ -1,0 +1,157 @@
+"""Table configs against the printed tables, and the runs they expand to."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from setexp.config import axes as axes_of_overrides
+from setexp.errors import ConfigError
+from setexp.report.papers import PAPERS, Number, load_printed
+from setexp.report.tables import TABLES, Run, expand, load_table, load_tables, parse_table
+
+RUNS = {
+    "thesis/5.1": 12,  # 2 rows x 6 set sizes
+    "thesis/5.2": 24,  # 4 rows x 6 set sizes
+    "thesis/5.3": 24,
+    "thesis/6.1": 3,
+    "thesis/6.2": 3,  # MLP, RNN, DSPN; 10, 20 and 30 steps read one run
+    "thesis/6.3": 3,  # three poolings
+    "thesis/6.4": 3,
+    "thesis/6.5": 3,
+    "thesis/A.2": 3,
+    "thesis/A.3": 1,
+    "thesis/A.4": 1,
+}
+METRICS = {
+    "thesis/5.1": {"direct"},
+    "thesis/5.2": {"chamfer"},
+    "thesis/5.3": {"hungarian"},
+    "thesis/6.1": {"chamfer"},
+}
+POLYGONS = {"id": "x", "seeds": [0], "metric": "direct"}
+
+
+def spec(rows, columns, **more):
+    return POLYGONS | {"rows": rows, "columns": columns} | more
+
+
+def test_every_table_expands_to_its_number_of_runs():
+    assert {t.id: len(t.runs) for t in load_tables()} == RUNS
+    assert [t.id for t in load_tables()] == list(RUNS), "in the order of the document"
+
+
+@pytest.mark.parametrize("table", load_tables(), ids=lambda t: t.id)
+def test_labels_seeds_and_configs_are_what_is_printed_and_there(table):
+    printed = load_printed(table.id)
+    assert set(table.cells) == {(r, c) for r in printed.rows for c in printed.columns}
+    assert len(table.seeds) == (printed.runs or 3)
+    names = [run.name for run in table.runs]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"[a-z][a-z0-9_.-]*", name) for name in names)
+    for run in table.runs:
+        assert (TABLES.parent / "experiment" / f"{run.experiment}.yaml").is_file()
+        assert axes_of_overrides(run.overrides) == run.axes
+    if table.id in METRICS:
+        assert {cell.metric for cell in table.cells.values()} == METRICS[table.id]
+
+
+def test_distinct_runs_of_all_tables():
+    runs = {(run.experiment, *run.axes.items()) for t in load_tables() for run in t.runs}
+    assert len(runs) == 24 + 3 + 5 + 5 + 2  # polygons, MNIST, boxes, state, loss on all steps
+
+
+def test_a_run_is_spelled_as_a_command():
+    run = {r.name: r for r in load_table("thesis/5.1").runs}["fspool-n_8"]
+    assert run.overrides == ["experiment=polygons_fspool", "dataset.set_size=8"]
+    assert run.seeds == (0, 1, 2)
+    (ours,) = load_table("thesis_A_3").runs
+    assert ours.name == "ours"
+    assert ours.overrides == ["experiment=dspn_clevr_boxes", "loss.steps=all"]
+
+
+def test_tables_share_runs_and_read_other_metrics():
+    first, fixed = load_table("thesis/6.2"), load_table("thesis/A.2")
+    assert first.runs == fixed.runs
+    assert first.cells["Ours (20 iters)", "AP95"].metric == "AP95_plus_one@20"
+    assert fixed.cells["Ours (20 iters)", "AP80"].metric == "AP80@20"
+    assert fixed.cells["MLP baseline", "AP80"].metric == "AP80"
+    assert load_table("thesis/6.4").cells["Ours (30 iters)", "AP0.5"].metric == "AP0.5@30"
+
+
+@pytest.mark.parametrize(
+    "value", [8, 0.5, 1e-05, None, True, "all", "1", "true", "a b", "it's", "1,b=2", [1, 2]]
+)
+def test_overrides_mean_the_same_to_hydra(value):
+    run = Run("r", "polygons_fspool", {"dataset.key": value}, (0,))
+    assert axes_of_overrides(run.overrides) == {"dataset.key": value}
+
+
+def test_quoted_rows_are_never_run_and_names_stay_distinct():
+    rows = {"A": {"experiment": "a"}, "a": {"experiment": "b"}, "Q": {"quoted": True}}
+    runs = expand(spec(rows, {"n": {"set": {"k": 1}}, "m": {"set": {"k": 2}}}))
+    assert [r.experiment for r in runs] == ["a", "a", "b", "b"]
+    assert [r.name for r in runs] == ["a-n", "a-m", "a-n.2", "a-m.2"]
+    assert expand(spec({"Q": {"quoted": True}}, {"n": {}})) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (spec({"A": {"experiment": "a", "exp": 1}}, {"n": {}}), "rows.A: unknown field 'exp'"),
+        (spec({"A": {}}, {"n": {}}), "(A, n): no experiment"),
+        (spec({"A": {"experiment": "a"}}, {"n": {}}, metric=None), "(A, n): no metric"),
+        (spec({"A": {"experiment": "a"}}, {"n": {"experiment": "b"}}), "both set experiment"),
+        (
+            spec({"A": {"experiment": "a", "set": {"k": 1}}}, {"n": {"set": {"k": 2}}}),
+            "both set k",
+        ),
+        (spec({}, {}, seeds=[1, 1]), "seeds=[1, 1]"),
+        ({"id": "x"}, "columns is missing"),
+    ],
+)
+def test_a_wrong_table_is_refused_with_the_cell_named(config, said):
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        parse_table(config)
+
+
+def test_unknown_tables_are_refused_with_those_that_exist():
+    with pytest.raises(ConfigError, match=r"thesis_9_9\.yaml; there are .*thesis_5_1"):
+        load_table("thesis/9.9")
+    with pytest.raises(ConfigError, match="there are thesis/3.1"):
+        load_printed("thesis/9.9")
+    with pytest.raises(ConfigError, match="no document 'novel'"):
+        load_printed("novel/1")
+
+
+def test_printed_numbers_keep_their_decimals():
+    polygons = load_printed("thesis/5.1")
+    assert [polygons.number("FSPool", c).decimals for c in ("n=2", "n=64")] == [3, 4]
+    assert str(polygons.number("FSPool", "n=2")) == "0.000"
+    assert polygons.columns["n=2"].scale == 0.01
+    boxes = load_printed("thesis/6.2")
+    assert str(boxes.number("MLP baseline", "AP95")) == "57.9 ± 7.9"
+    assert (boxes.columns["AP95"].scale, boxes.columns["AP95"].direction) == (0.01, "higher")
+    assert load_printed("thesis/6.1").columns["Loss"].scale == 0.001
+
+
+def test_every_printed_table_of_every_document_loads():
+    cells = 0
+    for path in PAPERS.glob("*.yaml"):
+        for table_id in yaml.safe_load(path.read_text())["tables"]:
+            printed = load_printed(table_id)
+            for row in printed.rows.values():
+                assert set(row) <= set(printed.columns)
+                cells += sum(isinstance(number, Number) for number in row.values())
+    assert cells == 1756
+
+
+def test_reports_need_neither_torch_nor_hydra():
+    modules = ", ".join(f"setexp.report.{m}" for m in ("papers", "progress", "results_page"))
+    code = f"import sys, {modules}; print({{'torch', 'hydra', 'omegaconf'}} & set(sys.modules))"
+    root = Path(__file__).resolve().parents[1]
+    command = [sys.executable, "-c", code]
+    assert subprocess.run(command, cwd=root, capture_output=True, text=True).stdout == "set()\n"
