@@ -90,16 +90,19 @@ def register() -> None:
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("table_sweep", _table_sweep, replace=True)
     OmegaConf.register_new_resolver("add", lambda *numbers: sum(numbers), replace=True)
+    OmegaConf.register_new_resolver("last", lambda items: items[-1], replace=True)
 
 
 def _table_sweep(*, _root_: DictConfig) -> dict[str, str]:
     """Hydra's sweep over the chosen table: one job per distinct run."""
     table = _root_.get("table")
-    if not table:
-        return {}
+    return {"run": ",".join(run.name for run in _runs(table))} if table else {}
+
+
+def _runs(table: DictConfig) -> list[Run]:
     from setexp.report.tables import expand
 
-    return {"run": ",".join(run.name for run in expand(plain(table)))}
+    return expand(plain(table))
 
 
 def axes(overrides: list[str]) -> dict[str, Any]:
@@ -148,7 +151,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _unknown_key(key: str, overrides: list[str]) -> str:
-    section, _, name = key.rpartition(".")
+    section = key.rpartition(".")[0]
     rest = compose_run([o for o in overrides if not o.startswith(f"{key}=")])
     node = OmegaConf.select(rest, section) if section else rest
     if not OmegaConf.is_dict(node):

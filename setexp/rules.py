@@ -4,21 +4,34 @@ from __future__ import annotations
 
 from typing import Any
 
+from setexp.training.settings import Select
+
+_LEAST = {
+    "epochs": 0,
+    "steps": 0,
+    "batch_size": 1,
+    "eval_batch_size": 1,
+    "lr": 0,
+    "weight_decay": 0,
+    "clip": 0,
+    "evaluate_every": 0,
+    "log_every": 1,
+}
+
 
 def broken_rules(nodes: dict[str, Any]) -> list[str]:
     """One sentence for each broken rule; `nodes` is the resolved config."""
     if not nodes.get("task"):
         return ["experiment=none: choose one, experiment=NAME; the names are in configs/experiment"]
-    mistakes = [
+    return [
         *_widths(nodes),
         *_pooling(nodes),
         *_unpooling(nodes),
         *_representation(nodes),
+        *_inner_steps(nodes),
         *_trainer(nodes),
+        *_process(nodes),
     ]
-    if nodes["mode"] not in ("train", "eval"):
-        mistakes.append(f"mode={nodes['mode']}: use train or eval")
-    return mistakes
 
 
 def _widths(nodes: dict[str, Any]) -> list[str]:
@@ -70,23 +83,39 @@ def _representation(nodes: dict[str, Any]) -> list[str]:
     return []
 
 
+def _inner_steps(nodes: dict[str, Any]) -> list[str]:
+    at = nodes["evaluation"]["at"]
+    if at and "steps" not in nodes["task"].get("decoder", {}):
+        return [f"evaluation.at={at}: only DSPN has inner steps; set it to [] for this decoder"]
+    return [f"evaluation.at={at}: inner steps are at least 0"] if min(at, default=0) < 0 else []
+
+
 def _trainer(nodes: dict[str, Any]) -> list[str]:
-    trainer, data = nodes["trainer"], nodes["dataset"]
+    trainer, evaluation = nodes["trainer"], nodes["evaluation"]
     mistakes = [
         f"trainer.{key}={trainer[key]}: at least {least}"
-        for key, least in (
-            ("epochs", 0),
-            ("batch_size", 1),
-            ("eval_batch_size", 1),
-            ("log_every", 1),
-        )
-        if trainer[key] < least
+        for key, least in _LEAST.items()
+        if trainer[key] is not None and not trainer[key] >= least
     ]
-    size = data.get("train_size")
-    if size and trainer["batch_size"] > size:
-        mistakes.append(
-            f"trainer.batch_size={trainer['batch_size']}: dataset.train_size={size} holds no batch"
-        )
-    if trainer["select"] in ("best",) and not trainer["select_metric"]:
-        mistakes.append("trainer.select=best: name the metric with trainer.select_metric")
+    if trainer["select"] is Select.best:
+        if not trainer["select_metric"]:
+            mistakes.append("trainer.select=best: name the metric with trainer.select_metric")
+        if not trainer["evaluate_every"] or evaluation["during"] is None:
+            mistakes.append(
+                "trainer.select=best: needs evaluations to choose from; set trainer.evaluate_every "
+                "and evaluation.during"
+            )
+    return mistakes
+
+
+def _process(nodes: dict[str, Any]) -> list[str]:
+    mistakes = []
+    if nodes["mode"] not in ("train", "eval"):
+        mistakes.append(f"mode={nodes['mode']}: use train or eval")
+    if nodes["mode"] == "eval" and not nodes["checkpoint"]:
+        mistakes.append("mode=eval: name the weights with checkpoint=outputs/.../checkpoint.pt")
+    if nodes["threads"] is not None and nodes["threads"] < 1:
+        mistakes.append(f"threads={nodes['threads']}: at least 1, or null for all cores")
+    if not nodes["seeds"] or len(set(nodes["seeds"])) < len(nodes["seeds"]):
+        mistakes.append(f"seeds={nodes['seeds']}: name at least one, and each once")
     return mistakes

@@ -25,8 +25,11 @@ from setexp.provenance import provenance
 from setexp.report.records import axis_text, slug
 from setexp.rules import broken_rules
 from setexp.training import checkpoint
-from setexp.training.evaluate import Evaluation, evaluate
-from setexp.training.loop import Fit, derive
+from setexp.training.evaluate import Evaluation, measure_final
+from setexp.training.loop import Fit
+from setexp.training.randomness import derive
+from setexp.training.seeds import stackable
+from setexp.training.settings import Select
 from setexp.training.tracking import Tracker
 
 log = logging.getLogger(__name__)
@@ -43,18 +46,20 @@ def run(config: DictConfig) -> None:
     """Run a command's config: a table's run, a training or an evaluation.
 
     A user's mistake is printed as one line, exit code 2; a diverged run likewise, exit code 1.
-    HYDRA_FULL_ERROR=1 shows the traceback instead. In a multirun the error is raised, so that the
-    launcher knows, and the other jobs go on.
+    HYDRA_FULL_ERROR=1 shows the traceback instead. In a multirun the error is raised as well, so
+    that the launcher knows, and the other jobs go on.
     """
     overrides = list(HydraConfig.get().overrides.task)
     try:
         if config.table:
             config, overrides = _table_run(config, overrides)
-        _run(config, overrides)
+        execute(config, overrides)
     except (ConfigError, NonFiniteError) as error:
-        if os.environ.get("HYDRA_FULL_ERROR") or HydraConfig.get().mode is RunMode.MULTIRUN:
+        if os.environ.get("HYDRA_FULL_ERROR"):
             raise
         print(f"error: {error}", file=sys.stderr)
+        if HydraConfig.get().mode is RunMode.MULTIRUN:
+            raise
         raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None
 
 
@@ -74,7 +79,16 @@ def _table_run(config: DictConfig, overrides: list[str]) -> tuple[DictConfig, li
     return compose_run(overrides), overrides
 
 
-def _run(config: DictConfig, overrides: list[str]) -> None:
+def execute(config: DictConfig, overrides: list[str]) -> None:
+    """Check a composed config, build what it names, and train or evaluate.
+
+    Args:
+        overrides: those of the command line; they name the run's folder.
+
+    Raises:
+        ConfigError: something in the config, the data or the outputs folder does not work.
+        NonFiniteError: a seed diverged; the others are finished.
+    """
     nodes = plain(config)
     mistakes = [m for part in ("dataset", "task", "evaluation") for m in check(nodes[part], part)]
     # encoder, decoder and loss are checked where the task holds them
@@ -89,6 +103,9 @@ def _run(config: DictConfig, overrides: list[str]) -> None:
     device = _device(config.device)
     dataset = build(nodes["dataset"], "dataset").to(device)
     evaluation = _evaluation(nodes["evaluation"])
+    mistakes = _splits_without_batch(dataset, evaluation, nodes["trainer"])
+    if mistakes:
+        raise ConfigError("\nerror: ".join(mistakes))
     if config.mode == "eval":
         _evaluate_only(config, nodes, dataset, evaluation, device)
         return
@@ -102,9 +119,27 @@ def _device(name: str) -> torch.device:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"device={name}: this machine offers no CUDA device; use device=cpu")
     try:
-        return torch.device(name)
+        device = torch.device(name)
+        torch.empty(0, device=device)
     except RuntimeError:
-        raise ConfigError(f"device={name}: not a device; use auto, cpu or cuda") from None
+        raise ConfigError(f"device={name}: no such device; use auto, cpu or cuda") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device={name}: not supported; use auto, cpu or cuda")
+    return device
+
+
+def _splits_without_batch(
+    dataset: Any, evaluation: Evaluation, trainer: dict[str, Any]
+) -> list[str]:
+    needed = [("train", "batch_size")]
+    if evaluation.drop_last:
+        splits = {evaluation.during, *evaluation.final} - {None}
+        needed += [(str(split), "eval_batch_size") for split in sorted(map(str, splits))]
+    return [
+        f"trainer.{key}={trainer[key]}: only {dataset.sizes(split)} sets in {split}, no full batch"
+        for split, key in needed
+        if dataset.sizes(split) < trainer[key]
+    ]
 
 
 def _evaluation(nodes: dict[str, Any]) -> Evaluation:
@@ -134,17 +169,23 @@ class Experiment:
         self.folder = folder / f"{config.scale}-{dataset.source}"
 
     def run(self) -> None:
-        """Train the seeds that have no result yet; several at one step share a process."""
+        """Train the seeds that have no result yet; several at one step share a process.
+
+        Raises:
+            NonFiniteError: some seeds diverged; the others are finished.
+        """
         pending = []
         for seed in self.config.seeds:
             folder = self.folder / f"seed-{seed}"
             self._prepare(folder)
-            if (folder / "result.json").exists():
-                print(f"done already: {folder}/result.json")
-            else:
+            result = read_json(folder / "result.json")
+            if result is None:
                 pending.append(seed)
-        for seeds in self._groups(pending):
-            self._fit(seeds)
+            else:
+                print(f"{result['status']} already: {folder}/result.json")
+        failures = [f for seeds in self._groups(pending) for f in self._fit(seeds)]
+        if failures:
+            raise NonFiniteError("\nerror: ".join(failures))
 
     def _prepare(self, folder: Path) -> None:
         """Make a run's folder, or see that it holds the same run."""
@@ -185,19 +226,30 @@ class Experiment:
         if not seeds:
             return
         with torch.device("meta"):
-            size = sum(p.numel() for p in build(self.nodes["task"], "task").parameters())
+            task = build(self.nodes["task"], "task")
+        size = sum(p.numel() for p in task.parameters())
         by_step: dict[int, list[int]] = {}
         for seed in seeds:
-            path = self.folder / f"seed-{seed}" / "checkpoint.pt"
-            step = checkpoint.load(path)["step"] if path.exists() else 0
-            by_step.setdefault(step, []).append(seed)
+            by_step.setdefault(self._step_of(seed), []).append(seed)
         for together in by_step.values():
-            if 0 < size <= self.config.trainer.stack:
+            if 0 < size <= self.config.trainer.stack and stackable(task):
                 yield together
             else:
                 yield from ([seed] for seed in together)
 
-    def _fit(self, seeds: list[int]) -> None:
+    def _step_of(self, seed: int) -> int:
+        path = self.folder / f"seed-{seed}" / "checkpoint.pt"
+        if not path.exists():
+            return 0
+        try:
+            return checkpoint.load(path)["step"]
+        except ConfigError as error:  # the same numbers come out of a second start
+            log.warning("%s; seed %d starts over", error, seed)
+            path.rename(path.with_suffix(".damaged"))
+            return 0
+
+    def _fit(self, seeds: list[int]) -> list[str]:
+        """Train and record some seeds; how each that diverged did."""
         folders = [self.folder / f"seed-{seed}" for seed in seeds]
         print(
             f"{self.command} seeds={seeds} [{self.dataset.source} data, {self.device}]".replace(
@@ -221,26 +273,20 @@ class Experiment:
         try:
             fit.train()
         except NonFiniteError as error:
-            if len(seeds) > 1:  # the others go on alone, which changes nothing for them
-                for seed in seeds:
-                    self._survive(seed)
-                return
-            self._record(fit, 0, str(error))
-            raise
+            if len(seeds) == 1:
+                return self._record(fit, 0, str(error))
+            for tracker in fit.trackers:
+                tracker.finish({"status": "running"})
+            # each goes on alone, which changes nothing for those that are well
+            return [failure for seed in seeds for failure in self._fit([seed])]
         except BaseException as error:
-            for folder in folders:
-                status = "interrupted" if isinstance(error, SystemExit) else "failed"
+            status = "interrupted" if isinstance(error, SystemExit) else "failed"
+            for folder, tracker in zip(folders, fit.trackers, strict=True):
                 state = {"status": status, "step": fit.step, "steps": fit.total, "why": str(error)}
                 write_json(folder / "status.json", state)
+                tracker.finish({"status": status})
             raise
-        for index in range(len(seeds)):
-            self._record(fit, index, None)
-
-    def _survive(self, seed: int) -> None:
-        try:
-            self._fit([seed])
-        except NonFiniteError as error:
-            log.error("%s", error)
+        return [failure for i in range(len(seeds)) for failure in self._record(fit, i, None)]
 
     def _tracker(self, seed: int, folder: Path, identity: str | None, step: int) -> Tracker:
         table = self.nodes["tracking"]["group"] or self.config.name
@@ -254,14 +300,17 @@ class Experiment:
         tracking: Any = OmegaConf.to_object(self.config.tracking)
         return Tracker(folder, tracking, about, identity=identity, step=step)
 
-    def _record(self, fit: Fit, index: int, failure: str | None) -> None:
-        """Final metrics, pictures and result record of one seed."""
+    def _record(self, fit: Fit, index: int, failure: str | None) -> list[str]:
+        """Final metrics, pictures and result record of one seed; how it diverged, if it did."""
         folder, seed, started = fit.folders[index], fit.seeds[index], time.monotonic()
         tracker = fit.trackers[index]
         metrics: dict[str, float] | None = None
         task = None
         if failure is None:
-            task, metrics = fit.final(index)
+            try:
+                task, metrics = fit.final(index)
+            except NonFiniteError as error:
+                failure = str(error)
         parameters = sum(p.numel() for p in fit.learner.module(index).parameters())
         record = {
             "experiment": self.config.name,
@@ -292,6 +341,7 @@ class Experiment:
         for name, value in (metrics or {}).items():
             print(f"  seed {seed}  {name:<24} {value:.6g}")
         print(f"record: {folder}/result.json")
+        return [] if failure is None else [failure]
 
     def _figures(self, task: nn.Module, folder: Path, seed: int) -> list[Path]:
         pictures = []
@@ -305,23 +355,19 @@ def _evaluate_only(
     config: DictConfig, nodes: dict[str, Any], dataset: Any, evaluation: Evaluation, device: Any
 ) -> None:
     """`mode=eval checkpoint=PATH`: the final evaluation of saved weights, with other settings."""
-    if config.checkpoint is None:
-        raise ConfigError("mode=eval: name the weights with checkpoint=outputs/.../checkpoint.pt")
     state = checkpoint.load(Path(config.checkpoint), device)
     task = build(nodes["task"], "task").to(device)
+    best = nodes["trainer"]["select"] is Select.best and state["best"]
     try:
-        task.load_state_dict(state["model"])
+        task.load_state_dict((best or state)["model"])
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"checkpoint={config.checkpoint}: another model: {reason}") from None
-    measured = {}
-    for split, suffix in evaluation.final.items():
-        generator = torch.Generator(device).manual_seed(derive(0, split, "evaluate"))
-        size = config.trainer.eval_batch_size
-        for name, value in evaluate(task, dataset, split, evaluation, size, generator).items():
-            measured[name + suffix] = value
+    size, seed = config.trainer.eval_batch_size, state["seed"]
+    measured = measure_final(task, dataset, evaluation, batch_size=size, seed=seed, device=device)
     path = Path(config.checkpoint).with_name("evaluation.json")
-    write_json(path, {"source": dataset.source, "steps": state["step"], "metrics": measured})
+    about = {"source": dataset.source, "seed": seed, "steps": state["step"]}
+    write_json(path, about | {"metrics": measured})
     for name, value in measured.items():
         print(f"  {name:<24} {value:.6g}")
     print(f"record: {path}")
@@ -343,4 +389,3 @@ def _differences(a: Any, b: Any, path: str) -> list[str]:
             for d in _differences(a.get(k), b.get(k), f"{path}.{k}".lstrip("."))
         ]
     return [] if a == b else [f"{path}: {a} -> {b}"]
-

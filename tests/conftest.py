@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,9 +14,7 @@ from torch import Tensor
 
 GOLDEN = Path(__file__).parent / "golden"
 
-settings.register_profile(
-    "setexp", deadline=None, max_examples=15, derandomize=True, database=None
-)
+settings.register_profile("setexp", deadline=None, max_examples=15, derandomize=True, database=None)
 settings.load_profile("setexp")
 
 
@@ -37,6 +36,13 @@ def float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(before)
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder without real data, shared by all tests of a session and its workers."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "data"
 
 
 @pytest.fixture(autouse=True)

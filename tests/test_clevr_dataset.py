@@ -23,6 +23,7 @@ from setexp.errors import ConfigError
 from setexp.sets import Batch
 
 REPOSITORY = Path(__file__).parents[1]
+HERE = "cuda" if torch.cuda.is_available() else "cpu"
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
@@ -131,7 +132,7 @@ def test_batches_pair_each_image_with_its_set(
         read = torch.tensor(tags(batch), device=device) / 2**24 / 3
         assert torch.allclose(batch.target.x[:, 0, 0], read.float(), atol=1e-6)
         seen += tags(batch)
-    store = Store(procedural_store(tmp_path, "train", 23, Recipe(4, 3, 10, 0)))
+    store = Store(procedural_store(tmp_path, "train", 23, Recipe(4, 3, 10, 0, HERE)))
     planes = store.images[:, :, 0, 0].astype(int)
     assert sorted(seen) == sorted((planes * [1, 256, 65536]).sum(1).tolist())
     assert len(set(seen)) == 23
@@ -290,10 +291,30 @@ def test_rendered_once_and_cached_under_all_that_determines_it(
     assert sum(renders) == rendered
 
 
+def test_a_store_drawn_on_another_kind_of_device_is_used_where_it_is_complete(
+    tmp_path: Path, renders: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    small = settings(tmp_path, train_size=5, test_size=5)
+    (drawn,) = ClevrSets(**small).batches("train", 5, generator())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    prints = [ClevrSets(**small).fingerprint]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    next(ClevrSets(**small).batches("test", 5, generator()))
+    prints.append(ClevrSets(**small).fingerprint)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    elsewhere = ClevrSets(**small)
+    prints.append(elsewhere.fingerprint)
+    assert prints[0] != prints[1] == prints[2]
+    (found,) = elsewhere.batches("train", 5, generator())
+    assert_equal(found, drawn)
+    assert renders == [5, 5]
+
+
 def test_interrupted_rendering_goes_on(
     tmp_path: Path, renders: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = Recipe(4, 3, 10, 0, part_size=10)
+    recipe = Recipe(4, 3, 10, 0, "cpu", part_size=10)
     whole = procedural_store(tmp_path / "a", "train", 25, recipe)
     renders.clear()
 
@@ -316,7 +337,7 @@ def test_interrupted_rendering_goes_on(
 
 
 def test_two_threads_render_once(tmp_path: Path, renders: list[int]) -> None:
-    recipe = Recipe(4, 3, 10, 0, part_size=3)
+    recipe = Recipe(4, 3, 10, 0, "cpu", part_size=3)
     paths: list[Path] = []
     threads = [
         threading.Thread(target=lambda: paths.append(procedural_store(tmp_path, "val", 9, recipe)))
@@ -335,7 +356,7 @@ def test_two_processes_share_one_procedural_store(tmp_path: Path) -> None:
         "import sys; from pathlib import Path\n"
         "from setexp.datasets.clevr.procedural import Recipe, procedural_store\n"
         "from setexp.datasets.clevr.store import Store\n"
-        "path = procedural_store(Path(sys.argv[1]), 'train', 4, Recipe(16, 3, 5, 0, 2))\n"
+        "path = procedural_store(Path(sys.argv[1]), 'train', 4, Recipe(16, 3, 3, 0, 'cpu', 2))\n"
         "store = Store(path); store.verify(); print(len(store), store.digest)\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path)]

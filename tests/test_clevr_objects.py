@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from setexp.datasets.clevr.vocabulary import COLORS, MATERIALS, SHAPES, SIZES
 
 from setexp.datasets.clevr.objects import (
     MAX_OBJECTS,
@@ -18,6 +17,7 @@ from setexp.datasets.clevr.objects import (
     state_vectors,
     view_box,
 )
+from setexp.datasets.clevr.vocabulary import COLORS, MATERIALS, SHAPES, SIZES
 from setexp.errors import ConfigError
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "clevr_objects.npz")

@@ -9,9 +9,9 @@ from torch import Tensor
 def pairwise_iou(first: Tensor, second: Tensor, *, plus_one: bool) -> Tensor:
     """IoU of every box of the first set with every box of the second.
 
-    Side lengths keep their sign, as in the authors' evaluator: a predicted box whose right side
-    lies left of its left side has a negative area, and the ratio is floored at 0. Boxes that do not
-    touch give 0, also with `plus_one`.
+    Side lengths keep their sign: a predicted box whose right side lies left of its left side has a
+    negative area. Every ratio lies in 0..1: it is floored at 0, and is 0 where boxes do not touch,
+    also with `plus_one`, and where the union is not positive.
 
     Args:
         first, second: boxes (..., N, 4) and (..., M, 4) as xmin, ymin, xmax, ymax.
@@ -27,9 +27,8 @@ def pairwise_iou(first: Tensor, second: Tensor, *, plus_one: bool) -> Tensor:
     areas = [(box[..., 2:] - box[..., :2] + one).prod(-1) for box in (a, b)]
     intersection = (sides + one).prod(-1)
     union = areas[0] + areas[1] - intersection
-    # Two boxes of no area have no union either; no overlap is the sensible ratio then.
-    overlapping = _touching(a, b) & (union != 0)
-    return torch.where(overlapping, intersection / union, 0.0).clamp(min=0)
+    counts = _touching(a, b) & (union > 0)
+    return torch.where(counts, intersection / union, 0.0).clamp(min=0)
 
 
 def _touching(a: Tensor, b: Tensor) -> Tensor:

@@ -149,7 +149,8 @@ def _softmax_where(present: Tensor, score: Tensor) -> Tensor:
     score = torch.where(present, score, -torch.inf)
     highest = score.detach().amax(-1, keepdim=True).clamp(min=torch.finfo(score.dtype).min)
     share = (score - highest).exp()
-    return share / share.sum(-1, keepdim=True).clamp(min=1)
+    total = share.sum(-1, keepdim=True)
+    return share / torch.where(total > 0, total, 1.0)
 
 
 def _matvec(matrix: Tensor, vector: Tensor) -> Tensor:

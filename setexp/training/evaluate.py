@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from setexp.errors import NonFiniteError
 from setexp.sets import SetBatch
+from setexp.training.randomness import derive, own_draws
 
 Metric = Callable[[SetBatch, SetBatch], dict[str, float]]
 
@@ -68,12 +71,61 @@ def evaluate(
             kept.append((outcome.prediction, batch.target))
     measured = {name: float(total) / count for name, total in sums.items()}
     if evaluation.metrics:
-        prediction = SetBatch(*(torch.cat(parts, 1) for parts in zip(*(p for p, _ in kept))))
-        target = SetBatch(*(torch.cat(parts) for parts in zip(*(t for _, t in kept))))
+        prediction = SetBatch(
+            *(torch.cat(parts, 1) for parts in zip(*(p for p, _ in kept), strict=True))
+        )
+        target = SetBatch(*(torch.cat(parts) for parts in zip(*(t for _, t in kept), strict=True)))
         for label, at in read_at(prediction, evaluation.at):
             final = SetBatch(at.x[-1], at.mask[-1])
             for metric in evaluation.metrics.values():
                 measured |= {name + label: v for name, v in metric(final, target).items()}
+    return measured
+
+
+def measure(
+    task: nn.Module,
+    dataset: Any,
+    split: str,
+    evaluation: Evaluation,
+    *,
+    batch_size: int,
+    seed: int,
+    when: object,
+    device: torch.device,
+) -> dict[str, float]:
+    """`evaluate` with draws of its own: functions of seed, split and time, not of training's.
+
+    Raises:
+        NonFiniteError: a matching met a prediction that is NaN or infinite.
+    """
+    generator = torch.Generator(device).manual_seed(derive(seed, split, "evaluate"))
+    with own_draws(derive(seed, "evaluate", when), device):
+        try:
+            return evaluate(task, dataset, split, evaluation, batch_size, generator)
+        except NonFiniteError as error:
+            raise NonFiniteError(f"evaluation of seed {seed} on {split}: {error}") from None
+
+
+def measure_final(
+    task: nn.Module, dataset: Any, evaluation: Evaluation, **how: Any
+) -> dict[str, float]:
+    """What a run reports: all final splits; a split's suffix goes before "@steps".
+
+    Args:
+        how: batch_size, seed and device of `measure`.
+
+    Raises:
+        NonFiniteError: a metric is NaN or infinite.
+    """
+    measured = {}
+    for split, suffix in evaluation.final.items():
+        values = measure(task, dataset, split, evaluation, when="final", **how)
+        for name, value in values.items():
+            stem, at, steps = name.partition("@")
+            measured[f"{stem}{suffix}{at}{steps}"] = value
+    bad = [f"{name} is {value:g}" for name, value in measured.items() if not math.isfinite(value)]
+    if bad:
+        raise NonFiniteError(f"final evaluation of seed {how['seed']}: {', '.join(bad)}")
     return measured
 
 

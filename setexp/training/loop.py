@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,23 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from setexp.errors import NonFiniteError
+from setexp.errors import ConfigError, NonFiniteError
 from setexp.sets import Batch
 from setexp.training import checkpoint
-from setexp.training.evaluate import Evaluation, evaluate
+from setexp.training.evaluate import Evaluation, measure, measure_final
 from setexp.training.optimise import clip_gradients, learning_rate, make_optimizer
+from setexp.training.randomness import derive, rng_state, set_rng_state
 from setexp.training.seeds import Alone, Stacked, unstack_state
 from setexp.training.settings import Precision, Select, Trainer
 from setexp.training.signals import StopRequest
 from setexp.training.tracking import Tracker
 
 log = logging.getLogger(__name__)
-
-
-def derive(seed: int, *purpose: object) -> int:
-    """A seed of its own for every purpose, so that no draw depends on what was drawn before."""
-    text = "/".join(map(str, (seed, *purpose)))
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "big")
 
 
 class Fit:
@@ -83,7 +77,8 @@ class Fit:
         """Run all remaining steps.
 
         Raises:
-            NonFiniteError: a seed's loss is NaN or infinite; the last checkpoint is from before.
+            NonFiniteError: a seed's loss or weights are NaN or infinite; the last checkpoint is
+                from before.
             SystemExit: a signal asked to stop; a checkpoint was written first.
         """
         from tqdm import tqdm
@@ -128,18 +123,14 @@ class Fit:
         best = self.best[index]
         if self.trainer.select is Select.best and best is not None:
             task.load_state_dict(best["model"])
-        measured: dict[str, float] = {}
-        for split, suffix in self.evaluation.final.items():
-            for name, value in self._evaluate(task, index, split, "final").items():
-                measured[name.replace("@", f"{suffix}@") if "@" in name else name + suffix] = value
-        return task, measured
+        return task, measure_final(task, self.dataset, self.evaluation, **self._how(index))
 
     def _batches(self, epoch: int) -> Iterator[tuple[Batch, ...]]:
         passes = [
             self.dataset.batches(
                 "train",
                 self.trainer.batch_size,
-                self._generator(seed, "train", epoch),
+                torch.Generator(self.device).manual_seed(derive(seed, "train", epoch)),
                 start=self.step % self.per_epoch,
                 shuffle=True,
                 drop_last=True,
@@ -158,7 +149,9 @@ class Fit:
         try:
             losses = self._losses(batches)
         except NonFiniteError as error:
-            raise NonFiniteError(f"step {self.step + 1} of seeds {self.seeds}: {error}") from None
+            self._check()  # an earlier loss may be the cause
+            seeds = ", ".join(self._origin(seed, self.step + 1) for seed in self.seeds)
+            raise NonFiniteError(f"step {self.step + 1} of {seeds}: {error}") from None
         if self.optimizer is not None:
             self.optimizer.zero_grad(set_to_none=True)
             losses.sum().backward()
@@ -176,15 +169,18 @@ class Fit:
         bad = (~losses.isfinite()).nonzero()
         if len(bad):
             row, index = bad[0].tolist()
-            step = self.step - len(self.window) + row + 1
+            self.step += row + 1 - len(self.window)  # where this run ends
             raise NonFiniteError(
-                f"loss of seed {self.seeds[index]} is {losses[row, index]:g} at step {step} "
-                f"(data seed {derive(self.seeds[index], 'train', (step - 1) // self.per_epoch)}); "
-                f"the checkpoint in {self.folders[index]} is from before"
+                f"loss of {self._origin(self.seeds[index], self.step)} is {losses[row, index]:g} "
+                f"at step {self.step}; the checkpoint in {self.folders[index]} is from before"
             )
         self.window_sum += losses.sum(0)
         self.window_count += len(losses)
         self.window.clear()
+
+    def _origin(self, seed: int, step: int) -> str:
+        """What repeats a step's data: a seed and the seed of its epoch's pass."""
+        return f"seed {seed} (data seed {derive(seed, 'train', (step - 1) // self.per_epoch)})"
 
     def _log(self, epoch: int) -> str:
         self._check()
@@ -202,34 +198,28 @@ class Fit:
             return
         self._check()
         for index, tracker in enumerate(self.trackers):
-            task = self.learner.module(index)
-            measured = self._evaluate(task, index, self.evaluation.during, epoch)
-            values = {f"{self.evaluation.during}/{k}": v for k, v in measured.items()}
+            task, split = self.learner.module(index), self.evaluation.during
+            how = self._how(index)
+            measured = measure(task, self.dataset, split, self.evaluation, when=epoch, **how)
+            values = {f"{split}/{k}": v for k, v in measured.items()}
             tracker.log(self.step, {"epoch": epoch, **values})
             self._keep_best(index, measured)
 
     def _keep_best(self, index: int, measured: dict[str, float]) -> None:
         if self.trainer.select is not Select.best:
             return
-        value = measured[str(self.trainer.select_metric)]
-        best = self.best[index]
-        if best is None or (value < best["value"]) == self.trainer.select_lower:
+        name = str(self.trainer.select_metric)
+        if name not in measured:
+            raise ConfigError(f"trainer.select_metric={name}: evaluated are {', '.join(measured)}")
+        value, best = measured[name], self.best[index]
+        sign = 1 if self.trainer.select_lower else -1
+        if best is None or sign * value < sign * best["value"]:
             state = {k: v.clone() for k, v in self.learner.state(index).items()}
             self.best[index] = {"value": value, "step": self.step, "model": state}
 
-    def _evaluate(self, task: nn.Module, index: int, split: str, when: object) -> dict[str, float]:
-        seed = self.seeds[index]
-        # evaluation draws from states of its own and leaves training's untouched
-        before = checkpoint.rng_state(self.device)
-        torch.manual_seed(derive(seed, "evaluate", when))
-        generator = self._generator(seed, split, "evaluate")
-        size = self.trainer.eval_batch_size
-        measured = evaluate(task, self.dataset, split, self.evaluation, size, generator)
-        checkpoint.set_rng_state(before, self.device)
-        return measured
-
-    def _generator(self, seed: int, *purpose: object) -> torch.Generator:
-        return torch.Generator(self.device).manual_seed(derive(seed, *purpose))
+    def _how(self, index: int) -> dict[str, Any]:
+        size, seed = self.trainer.eval_batch_size, self.seeds[index]
+        return {"batch_size": size, "seed": seed, "device": self.device}
 
     def _set_learning_rate(self, rate: float) -> None:
         for group in self.optimizer.param_groups if self.optimizer else ():
@@ -237,6 +227,7 @@ class Fit:
 
     def _save(self) -> None:
         self._check()
+        self._check_weights()
         shared = {"step": self.step, "seconds": self.seconds, "count": self.window_count}
         for index, folder in enumerate(self.folders):
             optimizer = {}
@@ -248,16 +239,27 @@ class Fit:
                 folder / "checkpoint.pt",
                 {
                     **shared,
+                    "seed": self.seeds[index],
                     "sum": float(self.window_sum[index]),
                     "model": {k: v.clone() for k, v in self.learner.state(index).items()},
                     "optimizer": {
                         n: {k: v.clone() for k, v in s.items()} for n, s in optimizer.items()
                     },
                     "best": self.best[index],
-                    "rng": checkpoint.rng_state(self.device),
+                    "rng": rng_state(self.device),
                     "tracker": self.trackers[index].identity,
                 },
             )
+
+    def _check_weights(self) -> None:
+        """A gradient may be NaN where the loss is not: such weights are not worth keeping."""
+        for index, seed in enumerate(self.seeds):
+            for name, value in self.learner.state(index).items():
+                if not value.isfinite().all():
+                    raise NonFiniteError(
+                        f"{name} of {self._origin(seed, self.step)} is not finite after step "
+                        f"{self.step}; the checkpoint in {self.folders[index]} is from before"
+                    )
 
     def _restore(self) -> list[str | None]:
         """Go on from the folders' checkpoints; all must be at one step (see `run`)."""
@@ -272,12 +274,12 @@ class Fit:
             if self.optimizer is not None and each[0]:
                 alone = self.learner.count == 1
                 self.optimizer.state[p] = {
-                    k: v if alone or v.dim() == 0 else torch.stack([e[k] for e in each])
+                    k: v if alone or k == "step" else torch.stack([e[k] for e in each])
                     for k, v in each[0].items()
                 }
         self.step, self.seconds = states[0]["step"], states[0]["seconds"]
         self.window_count = states[0]["count"]
         self.window_sum = torch.tensor([s["sum"] for s in states], dtype=torch.float64)
         self.best = [s["best"] for s in states]
-        checkpoint.set_rng_state(states[0]["rng"], self.device)
+        set_rng_state(states[0]["rng"], self.device)
         return [s["tracker"] for s in states]

@@ -92,6 +92,11 @@ class Stacked:
         return self._one
 
 
+def stackable(task: nn.Module) -> bool:
+    """Whether the law can hold: convolutions and batch norm become other kernels in a stack."""
+    return not any(isinstance(m, nn.Conv2d | nn.BatchNorm2d) for m in task.modules())
+
+
 def stack_batches(batches: Sequence[Batch]) -> Batch:
     """Batches of S seeds to one with a leading seed axis on every tensor."""
 

@@ -62,7 +62,7 @@ class Tracker:
         if self._wandb is not None:
             self._try(lambda: self._wandb.summary.update(summary))
         if self._wandb is not None:
-            self._try(lambda: self._wandb.finish(quiet=True))
+            self._try(lambda: self._wandb.finish())
 
     def _start(
         self, folder: Path, tracking: Tracking, run: dict[str, Any], *, resumed: bool
@@ -81,7 +81,7 @@ class Tracker:
             settings=wandb.Settings(console="off", silent=True),
             **run,
         )
-        if not Path(self._wandb.dir).is_relative_to(folder.resolve()):
+        if not Path(self._wandb.dir).resolve().is_relative_to(folder.resolve()):
             log.warning("W&B could not write below %s; it uses %s", folder, self._wandb.dir)
 
     def _show(self, name: str, path: Path) -> None:
@@ -100,11 +100,11 @@ class Tracker:
 def _lines_up_to(path: Path, step: int) -> list[str]:
     """Lines of a curve up to a step; a line cut short by a kill is dropped."""
     lines = []
-    for line in path.read_text().splitlines(keepends=True) if path.exists() else []:
+    for line in path.read_text().splitlines() if path.exists() else []:
         try:
             entry = json.loads(line)
         except json.JSONDecodeError:
             break
         if entry["step"] <= step:
-            lines.append(line)
+            lines.append(line + "\n")
     return lines

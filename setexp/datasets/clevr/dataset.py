@@ -14,7 +14,7 @@ from torch import Tensor
 from setexp.datasets.clevr.objects import BOX_DIM, MAX_OBJECTS, STATE_DIM
 from setexp.datasets.clevr.official import SPLITS, real_store_path
 from setexp.datasets.clevr.pictures import Pictures, fits
-from setexp.datasets.clevr.procedural import Recipe, procedural_store
+from setexp.datasets.clevr.procedural import procedural_store, recipe_here
 from setexp.datasets.clevr.store import Store
 from setexp.errors import ConfigError
 from setexp.sets import Batch, SetBatch
@@ -89,7 +89,7 @@ class ClevrSets:
         self.target, self.set_size, self.resident = target, set_size, resident
         self.device = torch.device("cpu")
         self._root = Path(root)
-        self._recipe = Recipe(image_size, min_objects, max_objects, data_seed)
+        self._image_size = image_size
         self._stores: dict[str, Store] = {}
         self._loaded: dict[str, _Split] = {}
         self.source = self._choose(source)
@@ -97,8 +97,10 @@ class ClevrSets:
         if self.source == "real":
             self._counts = {split: self._open_real(split, wanted[split]) for split in SPLITS}
         else:
-            self._check_objects()
+            self._check_objects(min_objects, max_objects)
             self._counts = {split: wanted[split] or _PROCEDURAL_SIZES[split] for split in SPLITS}
+            looks = (image_size, min_objects, max_objects, data_seed)
+            self._recipe = recipe_here(self._root, self._counts, looks)
 
     @property
     def fingerprint(self) -> str:
@@ -144,13 +146,13 @@ class ClevrSets:
         return self._split(split).batches(rows)
 
     def _choose(self, source: str) -> str:
-        paths = [real_store_path(self._root, self._recipe.image_size, split) for split in SPLITS]
+        paths = [real_store_path(self._root, self._image_size, split) for split in SPLITS]
         missing = [path for path in paths if not path.exists()]
         if source == "real" and missing:
             raise ConfigError(
                 f"dataset.source=real, but {missing[0]} is missing; make it with: python"
                 " scripts/prepare_clevr.py --source PATH/TO/CLEVR_v1.0"
-                f" --root {self._root} --image-size {self._recipe.image_size}"
+                f" --root {self._root} --image-size {self._image_size}"
             )
         if source != "auto":
             return source
@@ -161,7 +163,7 @@ class ClevrSets:
 
     def _open_real(self, split: str, wanted: int | None) -> int:
         """Number of images to use of a prepared split."""
-        store = Store(real_store_path(self._root, self._recipe.image_size, split))
+        store = Store(real_store_path(self._root, self._image_size, split))
         key = "train_size" if split == "train" else "test_size"
         if wanted is not None and wanted > len(store):
             raise ConfigError(
@@ -176,8 +178,7 @@ class ClevrSets:
         self._stores[split] = store
         return wanted or len(store)
 
-    def _check_objects(self) -> None:
-        fewest, most = self._recipe.min_objects, self._recipe.max_objects
+    def _check_objects(self, fewest: int, most: int) -> None:
         if not 1 <= fewest <= most <= min(self.set_size, MAX_OBJECTS):
             raise ConfigError(
                 f"dataset.min_objects={fewest}, max_objects={most}, set_size={self.set_size}: must"

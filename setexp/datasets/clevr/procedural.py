@@ -27,7 +27,7 @@ from setexp.datasets.clevr.store import (
 
 # Part of every key: raise it when scenes or pictures come out differently for the same seed.
 CONTENT_VERSION = 1
-_RENDER_CHUNK = 50
+_RENDER_CHUNK = 250
 
 
 class Recipe(NamedTuple):
@@ -38,6 +38,7 @@ class Recipe(NamedTuple):
         min_objects: fewest objects of a scene.
         max_objects: most objects of a scene.
         data_seed: of all scenes; train and val are disjoint streams of it.
+        drawn_on: "cpu" or "cuda", whose random numbers differ.
         part_size: scenes drawn together, the unit of resuming.
     """
 
@@ -45,6 +46,7 @@ class Recipe(NamedTuple):
     min_objects: int
     max_objects: int
     data_seed: int
+    drawn_on: str
     part_size: int = PART_SIZE
 
     @property
@@ -54,11 +56,32 @@ class Recipe(NamedTuple):
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
+def recipe_here(root: Path, counts: dict[str, int], settings: tuple[int, int, int, int]) -> Recipe:
+    """The recipe to use on this machine: its own, unless only the other kind is rendered already.
+
+    Args:
+        root: the data folder that `ClevrSets` is given.
+        counts: scenes of every split in use.
+        settings: image_size, min_objects, max_objects and data_seed.
+    """
+    kinds = ("cuda", "cpu") if torch.cuda.is_available() else ("cpu", "cuda")
+    recipes = [Recipe(*settings, kind) for kind in kinds]
+    for recipe in recipes:
+        if all(procedural_path(root, split, n, recipe).exists() for split, n in counts.items()):
+            return recipe
+    return recipes[0]
+
+
+def procedural_path(root: Path, split: str, count: int, recipe: Recipe) -> Path:
+    """Where `procedural_store` puts a split ("train" or "val") of `count` scenes under `root`."""
+    return root / "clevr" / f"procedural-{recipe.key}" / f"{split}-{count}.h5"
+
+
 def procedural_store(root: Path, split: str, count: int, recipe: Recipe) -> Path:
     """Path of the store of a split's first scenes, rendered first where it is missing.
 
-    Rendering uses CUDA where there is one. It shows its progress on a terminal, and goes on from
-    the finished parts if it was interrupted.
+    Rendering shows its progress on a terminal, and goes on from the finished parts if it was
+    interrupted.
 
     Args:
         root: the data folder that `ClevrSets` is given.
@@ -66,7 +89,7 @@ def procedural_store(root: Path, split: str, count: int, recipe: Recipe) -> Path
         count: scenes, at least 1.
         recipe: what they look like.
     """
-    path = root / "clevr" / f"procedural-{recipe.key}" / f"{split}-{count}.h5"
+    path = procedural_path(root, split, count, recipe)
     if not path.exists():
         with sole_writer(path):
             # Another process may have finished while this one waited.
@@ -95,12 +118,11 @@ def _draw_part(
     split: str, start: int, stop: int, recipe: Recipe, report: Callable[[int], object]
 ) -> Iterator[Block]:
     """Scenes start:stop of a split, from a seed of their own."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     label = f"{recipe.data_seed} {split} {start}"
     seed = int.from_bytes(hashlib.sha256(label.encode()).digest()[:7])
     drawn = sample_scenes(
         stop - start,
-        generator=torch.Generator(device).manual_seed(seed),
+        generator=torch.Generator(recipe.drawn_on).manual_seed(seed),
         min_objects=recipe.min_objects,
         max_objects=recipe.max_objects,
     )

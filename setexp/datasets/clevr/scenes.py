@@ -15,6 +15,7 @@ from torch import Tensor
 from setexp.datasets.clevr import camera as view
 from setexp.datasets.clevr import vocabulary as words
 from setexp.datasets.clevr.lamps import LAMP_JITTER, LAMP_POSITIONS
+from setexp.datasets.clevr.raster import visible_pixels
 from setexp.errors import ConfigError
 
 MAX_OBJECTS = 10
@@ -25,7 +26,8 @@ RELATION_MARGIN = 0.2
 _EXTENT, _TRIES = 3.0, 50
 # The size for which `min_visible_pixels` counts.
 _ID_HEIGHT, _ID_WIDTH = 240, 320
-_ATTEMPTS = 4096
+# Attempts made at once, in all and for one scene.
+_ATTEMPTS, _COPIES = 4096, 64
 _MOST_ROUNDS = 10_000
 
 
@@ -94,19 +96,19 @@ def sample_scenes(
             f" {MAX_OBJECTS}"
         )
     result = _empty(count, generator, min_objects, max_objects)
-    ways = _ways(result.camera, directions)[:, :2]
+    vectors = _ways(result.camera, directions)
+    ways = torch.stack([vectors["right"][:, :2], vectors["behind"][:, :2]], 1)
     pending = torch.arange(count, device=generator.device)
     for _ in range(_MOST_ROUNDS):
         if len(pending) == 0:
             return result
         # Independent attempts for the same slot; the first success counts.
-        owner = pending.repeat(max(1, _ATTEMPTS // len(pending)))[: max(_ATTEMPTS, len(pending))]
-        owner = owner[:_ATTEMPTS]
-        placed, index = _place(result.count[owner], ways[owner], generator, max_objects)
-        owner = owner[index]
-        tried = _furnish(result, owner, placed, generator)
-        owner, tried = _first_of_each(owner, tried)
-        seen = _visible(tried, min_visible_pixels)
+        copies = min(-(-_ATTEMPTS // len(pending)), _COPIES)
+        owner = pending.repeat(copies)[:_ATTEMPTS]
+        owner, coords, size = _place(result.count, ways, owner, max_objects, generator)
+        owner, coords, size = _first_of_each(owner, coords, size)
+        tried = _furnish(result.rows(owner), coords, size, generator)
+        seen = _all_visible(tried, min_visible_pixels)
         owner, tried = owner[seen], tried.rows(seen)
         for field, drawn in zip(result, tried, strict=True):
             field[owner] = drawn
@@ -114,3 +116,197 @@ def sample_scenes(
         done[owner] = True
         pending = pending[~done[pending]]
     raise RuntimeError(f"{len(pending)} of {count} CLEVR scenes rejected {_MOST_ROUNDS} times")
+
+
+def _empty(count: int, generator: torch.Generator, fewest: int, most: int) -> Scenes:
+    """Scenes without objects: what stays fixed while objects are redrawn."""
+    device = generator.device
+    number = torch.randint(fewest, most + 1, (count,), generator=generator, device=device)
+    zeros = torch.zeros(count, most, dtype=torch.int64, device=device)
+    camera = torch.tensor(view.POSITION, device=device) + view.JITTER * _signed(
+        (count, 3), generator
+    )
+    lights = torch.tensor(LAMP_POSITIONS, device=device) + LAMP_JITTER * _signed(
+        (count, 3, 3), generator
+    )
+    return Scenes(
+        count=number,
+        coords=torch.zeros(count, most, 3, device=device),
+        shape=zeros,
+        color=zeros.clone(),
+        material=zeros.clone(),
+        size=zeros.clone(),
+        rotation=torch.zeros(count, most, device=device),
+        camera=camera,
+        lights=lights,
+    )
+
+
+def _signed(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Uniform numbers in -1..1."""
+    return 2 * torch.rand(shape, generator=generator, device=generator.device) - 1
+
+
+def _ways(camera: Tensor, directions: str) -> dict[str, Tensor]:
+    """The six direction vectors of every scene, (S, 3) each."""
+    if directions == "nominal":
+        nominal = torch.tensor(view.POSITION, dtype=camera.dtype, device=camera.device)
+        return view.directions(nominal.expand_as(camera))
+    if directions == "per_camera":
+        return view.directions(camera)
+    raise ConfigError(f"directions={directions!r}; accepted: nominal, per_camera")
+
+
+def _place(
+    count: Tensor, ways: Tensor, owner: Tensor, slots: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Place objects one by one; attempts with an object that does not fit in 50 tries drop out.
+
+    Args:
+        count: objects of each scene, (S,).
+        ways: right and behind of each scene, (S, 2, 2).
+        owner: the scene of each of A attempts, (A,).
+        slots: N.
+        generator: of all draws.
+
+    Returns:
+        owner (B,), coords (B, N, 2) and size (B, N) of the B attempts that succeeded.
+    """
+    device = generator.device
+    radii = torch.tensor(words.RADII, device=device)
+    size = torch.randint(2, (len(owner), slots), generator=generator, device=device)
+    coords = torch.zeros(len(owner), slots, 2, device=device)
+    for k in range(slots):
+        tries = _EXTENT * _signed((len(owner), _TRIES, 2), generator)
+        fits = torch.ones(len(owner), _TRIES, dtype=torch.bool, device=device)
+        radius = radii[size]
+        for j in range(k):
+            offset = tries - coords[:, j, None]
+            nearest = (radius[:, k] + radius[:, j] + GAP)[:, None]
+            along = (offset @ ways[owner].transpose(1, 2)).abs().amin(-1)
+            fits &= (offset.square().sum(-1) >= nearest.square()) & (along >= MARGIN)
+        present = k < count[owner]
+        first = fits.int().argmax(1)
+        coords[:, k] = torch.where(
+            present[:, None], tries[torch.arange(len(owner), device=device), first], 0.0
+        )
+        kept = (fits.any(1) | ~present).nonzero()[:, 0]
+        owner, coords, size = owner[kept], coords[kept], size[kept]
+    return owner, coords, size
+
+
+def _first_of_each(owner: Tensor, *fields: Tensor) -> tuple[Tensor, ...]:
+    """Rows of the first attempt of every scene that has one."""
+    position = torch.arange(len(owner), device=owner.device)
+    first = position.new_full((int(owner.max()) + 1 if len(owner) else 0,), len(owner))
+    first = first.scatter_reduce(0, owner, position, "amin")
+    kept = (first[owner] == position).nonzero()[:, 0]
+    return tuple(field[kept] for field in (owner, *fields))
+
+
+def _furnish(
+    scenes: Scenes, coords: Tensor, size: Tensor, generator: torch.Generator
+) -> Scenes:
+    """Scenes with objects of these sizes at these places and random other attributes."""
+    device = generator.device
+    present = scenes.present
+    radius = torch.tensor(words.RADII, device=device)[size]
+
+    def choose(options: tuple[object, ...]) -> Tensor:
+        drawn = torch.randint(len(options), size.shape, generator=generator, device=device)
+        return drawn * present
+
+    return scenes._replace(
+        coords=torch.cat([coords, radius[..., None]], -1) * present[..., None],
+        shape=choose(words.SHAPES),
+        color=choose(words.COLORS),
+        material=choose(words.MATERIALS),
+        size=size * present,
+        rotation=360 * torch.rand(size.shape, generator=generator, device=device) * present,
+    )
+
+
+def _all_visible(scenes: Scenes, fewest: int) -> Tensor:
+    """Whether every object of a scene shows enough pixels, bool (S,)."""
+    seen = visible_pixels(scenes, height=_ID_HEIGHT, width=_ID_WIDTH)
+    return ((seen >= fewest) | ~scenes.present).all(1)
+
+
+def to_official(
+    scenes: Scenes,
+    split: str,
+    first_index: int = 0,
+    *,
+    width: int = 480,
+    height: int = 320,
+    directions: str = "nominal",
+) -> list[dict[str, Any]]:
+    """Describe scenes as the entries of "scenes" in an official scene file.
+
+    Args:
+        scenes: S of them.
+        split: "train", "val" or "test"; part of the file names.
+        first_index: number of the first scene within the split.
+        width: of the pictures that "pixel_coords" belong to.
+        height: likewise.
+        directions: "nominal" (official: the camera before its jitter) or "per_camera".
+    """
+    camera = scenes.camera.double()
+    coords = scenes.coords.double()
+    ways = _ways(camera, directions)
+    pixels = view.project(coords, camera, height=height, width=width)
+    offset = coords[:, None] - coords[:, :, None]
+    pairs = scenes.present[:, None] & scenes.present[:, :, None]
+    related = {
+        name: ((offset * ways[name][:, None, None]).sum(-1) > RELATION_MARGIN) & pairs
+        for name in ("right", "behind", "front", "left")
+    }
+    vectors = torch.stack(list(ways.values()), 1).tolist()
+    columns = [column.tolist() for column in (scenes.count, coords, pixels, *scenes[2:7])]
+    relations = {name: holds.tolist() for name, holds in related.items()}
+    return [
+        _describe(
+            split,
+            first_index + row,
+            dict(zip(ways, vectors[row], strict=True)),
+            {name: holds[row] for name, holds in relations.items()},
+            [column[row] for column in columns],
+        )
+        for row in range(len(camera))
+    ]
+
+
+def _describe(
+    split: str,
+    index: int,
+    ways: dict[str, list[float]],
+    relations: dict[str, list[list[bool]]],
+    columns: list[Any],
+) -> dict[str, Any]:
+    """One scene's dictionary; `columns` are its count, coords, pixels and attributes."""
+    count, *fields = columns
+    objects = [
+        {
+            "shape": words.SHAPES[shape],
+            "size": words.SIZES[size],
+            "material": words.MATERIALS[material],
+            "color": words.COLORS[color],
+            "3d_coords": coords,
+            "rotation": rotation,
+            "pixel_coords": [round(pixel[0]), round(pixel[1]), pixel[2]],
+        }
+        for coords, pixel, shape, color, material, size, rotation in zip(
+            *(field[:count] for field in fields), strict=True
+        )
+    ]
+    return {
+        "split": split,
+        "image_index": index,
+        "image_filename": f"CLEVR_{split}_{index:06d}.png",
+        "directions": ways,
+        "relationships": {
+            name: [[j for j in range(count) if row[j]] for row in holds[:count]]
+            for name, holds in relations.items()
+        },
+        "objects": objects,
+    }

@@ -26,6 +26,11 @@ def dot(a: Sequence[Tensor] | Tensor, b: Sequence[Tensor] | Tensor) -> Tensor:
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
+def unit(vectors: Tensor) -> Tensor:
+    """Vectors (3, ...) at length 1; far faster than `norm` over a short leading dimension."""
+    return vectors / dot(vectors, vectors).sqrt()
+
+
 def crossing(shape: int, origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
     """Where rays enter and leave the plain solid of half height 1; a miss enters after it leaves.
 

@@ -1,0 +1,106 @@
+"""Pictures of CLEVR scenes by ray casting, on any device (after the CLEVR generator's look).
+
+Geometry, camera, lights and materials follow the generator; light that bounces more than once is
+approximated. The ground is shaded once per pixel, objects at every sample within it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from setexp.datasets.clevr import camera as view
+from setexp.datasets.clevr import vocabulary as words
+from setexp.datasets.clevr.bodies import Bodies, gather_bodies
+from setexp.datasets.clevr.lamps import Lamps, gather_lamps
+from setexp.datasets.clevr.raster import Frame, Hits, first_hits, rays
+from setexp.datasets.clevr.scenes import Scenes
+from setexp.datasets.clevr.shading import shade_ground, shade_objects, to_srgb
+from setexp.datasets.clevr.shadows import on_ground, on_objects
+
+_CHUNK_SAMPLES = {"cpu": 600_000, "cuda": 20_000_000}
+
+
+def render(
+    scenes: Scenes,
+    *,
+    height: int,
+    width: int,
+    supersample: int = 2,
+    chunk: int | None = None,
+    aspect: float = view.ASPECT,
+) -> Tensor:
+    """Draw scenes.
+
+    Args:
+        scenes: S of them; the result is on their device.
+        height: rows that sample the official 480x320 frame, whatever the ratio to `width`.
+        width: columns.
+        supersample: samples along each side of a pixel.
+        chunk: scenes drawn at once; None = as many as fit a modest share of memory.
+        aspect: width over height of the frame; 4/3 shows what a render at 320x240 does.
+
+    Returns:
+        uint8 (S, 3, height, width).
+    """
+    samples = height * width * supersample**2
+    budget = _CHUNK_SAMPLES.get(scenes.camera.device.type, _CHUNK_SAMPLES["cuda"])
+    chunk = chunk or max(1, budget // samples)
+    parts = [
+        _draw(scenes.rows(slice(start, start + chunk)), height, width, supersample, aspect)
+        for start in range(0, len(scenes.count), chunk)
+    ]
+    if not parts:
+        return torch.zeros(0, 3, height, width, dtype=torch.uint8, device=scenes.camera.device)
+    return torch.cat(parts)
+
+
+def _draw(scenes: Scenes, height: int, width: int, supersample: int, aspect: float) -> Tensor:
+    bodies, lamps = gather_bodies(scenes), gather_lamps(scenes.lights)
+    frame = Frame(scenes.camera, height, width, aspect)
+    ground = _draw_ground(bodies, lamps, frame)
+    fine = Frame(scenes.camera, height * supersample, width * supersample, aspect)
+    hits = first_hits(bodies, fine)
+    color = _shade_hits(scenes, bodies, lamps, hits)
+    layers = color.new_zeros(4, len(scenes.count) * fine.height * fine.width)
+    layers[:3, hits.pixel] = color
+    layers[3, hits.pixel] = 1.0
+    split = (4, len(scenes.count), height, supersample, width, supersample)
+    layers = layers.view(split).sum(dim=(3, 5)) / supersample**2
+    return to_srgb(layers[:3] + (1 - layers[3]) * ground).transpose(0, 1).contiguous()
+
+
+def _draw_ground(bodies: Bodies, lamps: Lamps, frame: Frame) -> Tensor:
+    """Radiance of the scenes without their objects, but with their shadows, (3, S, H, W)."""
+    count = len(frame.position)
+    device = frame.position.device
+    pixel = torch.arange(count * frame.height * frame.width, device=device)
+    column = pixel % frame.width
+    row = torch.div(pixel, frame.width, rounding_mode="floor") % frame.height
+    scene = torch.div(pixel, frame.height * frame.width, rounding_mode="floor")
+    ray = rays(frame, scene, row, column)
+    depth = -frame.position[:, 2].index_select(0, scene) / ray[2].clamp_max(-0.05)
+    points = frame.position.T.index_select(1, scene) + depth * ray
+    visible = on_ground(bodies, lamps, frame, points)
+    split = (-1, count, frame.height * frame.width)
+    color = shade_ground(points.view(split), lamps, visible.view(split))
+    return color.view(3, count, frame.height, frame.width)
+
+
+def _shade_hits(scenes: Scenes, bodies: Bodies, lamps: Lamps, hits: Hits) -> Tensor:
+    """Radiance of every object pixel, (3, F)."""
+    albedo = torch.tensor(words.COLOR_BYTES, device=bodies.scene.device).T / 255
+    albedo = albedo[:, scenes.color[bodies.scene, bodies.slot]].index_select(1, hits.body)
+    metal = scenes.material[bodies.scene, bodies.slot] == words.MATERIALS.index("metal")
+    visible = on_objects(bodies, lamps, hits.body, hits.point)
+    scene = bodies.scene.index_select(0, hits.body)
+    local = [field.index_select(1, scene) for field in (lamps.position, lamps.facing)]
+    return shade_objects(
+        hits.point,
+        hits.normal,
+        hits.ray,
+        albedo,
+        metal.index_select(0, hits.body),
+        local,
+        visible,
+    )

@@ -1,0 +1,158 @@
+"""Runs for the tests: experiments at smoke scale, in this process or as commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from setexp.build import build
+from setexp.config import compose_run, plain, refuse_bad_overrides, register
+from setexp.errors import ConfigError, NonFiniteError
+from setexp.run import execute
+from setexp.training import checkpoint
+
+ROOT = Path(__file__).resolve().parents[1]
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "configs/experiment").glob("*.yaml"))
+
+register()
+
+
+def config(*overrides: str) -> dict[str, Any]:
+    """A composed config as plain Python."""
+    return plain(compose_run(list(overrides)))
+
+
+def train(outputs: Path, *overrides: str) -> Path:
+    """Run a command's overrides in this process; the folder that holds its seeds' folders."""
+    arguments = ["scale=smoke", "figures=none", f"paths.outputs={outputs}", *overrides]
+    execute(compose_run(arguments), arguments)
+    return only(outputs)
+
+
+def only(outputs: Path) -> Path:
+    """The one run folder, "<experiment>/<axes>/<scale>-<source>", below `outputs`."""
+    (folder,) = {path.parent for path in outputs.glob("*/*/*/seed-*")}
+    return folder
+
+
+def complaint(*overrides: str) -> str:
+    """What a command that cannot work prints, without the leading "error: "."""
+    with pytest.raises(ConfigError) as caught:
+        execute(compose_run(list(overrides)), list(overrides))
+    return str(caught.value)
+
+
+def failure(outputs: Path, *overrides: str) -> str:
+    """What a run that diverges prints, without the leading "error: "."""
+    with pytest.raises(NonFiniteError) as caught:
+        train(outputs, *overrides)
+    return str(caught.value)
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+    """Lines on standard error of a command that is refused before anything is imported."""
+    with pytest.raises(SystemExit) as caught:
+        refuse_bad_overrides(list(arguments))
+    assert caught.value.code == 2
+    return capsys.readouterr().err.splitlines()
+
+
+def command(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `python train.py` with some arguments, to its end."""
+    with start(*arguments, cwd=cwd, **environment) as process:
+        out, err = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def start(*arguments: str, cwd: Path, **environment: str) -> subprocess.Popen[str]:
+    """Start `python train.py` with some arguments."""
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *arguments],
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def interrupt(
+    monkeypatch: pytest.MonkeyPatch, outputs: Path, batch: int, *overrides: str
+) -> dict[str, Any]:
+    """Send this process SIGTERM while the run works on its `batch`-th batch; its checkpoint then.
+
+    Batches are counted over the seeds of a stack.
+    """
+    dataset: Any = type(build(config(*overrides, "scale=smoke")["dataset"], "dataset"))
+    passes, seen = dataset.batches, 0
+
+    def batches(self: Any, split: str, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        nonlocal seen
+        for item in passes(self, split, *args, **kwargs):
+            seen += split == "train"
+            if split == "train" and seen == batch:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield item
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dataset, "batches", batches)
+        with pytest.raises(SystemExit) as caught:
+            train(outputs, *overrides)
+    assert caught.value.code == 128 + signal.SIGTERM
+    folder = next(path for path in sorted(only(outputs).iterdir()) if not done(path))
+    assert read(folder / "status.json")["status"] == "interrupted"
+    return checkpoint.load(folder / "checkpoint.pt")
+
+
+def done(folder: Path) -> bool:
+    """Whether a seed's folder holds a result."""
+    return (folder / "result.json").exists()
+
+
+def read(path: Path) -> Any:
+    """A JSON file."""
+    return json.loads(path.read_text())
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    """A seed's last weights."""
+    return checkpoint.load(folder / "checkpoint.pt")["model"]
+
+
+def curve(folder: Path) -> list[dict[str, Any]]:
+    """A seed's curves, one entry per line."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    """Two seeds' folders hold the same numbers, to the last bit."""
+    result, other = read(a / "result.json"), read(b / "result.json")
+    assert result["metrics"] is not None and result["metrics"]
+    for key in ("status", "metrics", "steps", "epochs", "parameters", "seed"):
+        assert result[key] == other[key], key
+    assert (a / "metrics.jsonl").read_text() == (b / "metrics.jsonl").read_text()
+    state, same = (checkpoint.load(f / "checkpoint.pt") for f in (a, b))
+    assert state["step"] == same["step"]
+    for part in ("model", "optimizer"):
+        assert state[part].keys() == same[part].keys()
+        assert_equal(state[part], same[part])
+
+
+def assert_equal(a: Any, b: Any) -> None:
+    """Nested mappings of tensors are equal to the last bit."""
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_equal(a[key], b[key])
+    else:
+        assert torch.equal(a, b)

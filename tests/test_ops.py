@@ -1,0 +1,398 @@
+"""Sorting, matching, costs, pairs and layers against plain definitions."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from setexp.errors import NonFiniteError
+from setexp.ops import assignment as assignment_module
+from setexp.ops import sorting
+from setexp.ops.assignment import assignment
+from setexp.ops.costs import Cost, matched_cost, pair_cost
+from setexp.ops.layers import LSTM, MLP, Linear
+from setexp.ops.pairs import add_pairs, pair_mask
+from setexp.ops.position_weights import PositionWeights, WeightInit
+from setexp.ops.sorting import argsort, hard_order, relaxed_order
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+seeds = st.integers(0, 2**16)
+sizes = st.integers(1, 6)
+
+
+def normal(seed: int, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+# Sorting
+
+
+def assert_sorts(x: Tensor) -> None:
+    order = argsort(x)
+    assert order.dtype == torch.int64
+    assert order.is_contiguous()
+    assert torch.equal(x.gather(-1, order), x.sort(-1).values)
+    assert torch.equal(order.sort(-1).values, torch.arange(x.shape[-1]).expand(x.shape))
+
+
+@given(seeds, sizes, sizes, st.sampled_from([torch.float32, torch.float64]), st.booleans())
+def test_argsort_sorts(seed: int, b: int, n: int, dtype: torch.dtype, ties: bool) -> None:
+    x = normal(seed, 2, b, n).to(dtype)
+    assert_sorts(x.round() if ties else x)
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        torch.randn(5, 3).T,
+        torch.randn(4, 6)[::2, 1::2],
+        torch.randn(4).expand(3, 4),
+        torch.randn(7),
+        torch.randn(3, 1),
+        torch.randn(0, 3),
+        torch.tensor([[1.0, -torch.inf, torch.inf, 0.0]]),
+    ],
+    ids=["transposed", "strided", "expanded", "vector", "single", "empty batch", "infinite"],
+)
+def test_argsort_of_any_layout(x: Tensor) -> None:
+    assert_sorts(x)
+
+
+@pytest.mark.parametrize("shape", [(601, 342), (2, 1 << 17), (1 << 18,)])
+def test_argsort_in_threads(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    workers: list = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    monkeypatch.setattr(sorting, "_workers", workers)
+    assert_sorts(torch.randn(shape))
+    assert workers
+    workers[0].shutdown()
+
+
+def test_argsort_of_small_input_starts_no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    monkeypatch.setattr(sorting, "_workers", [])
+    assert_sorts(torch.randn(8, 8))
+    assert not sorting._workers
+
+
+@pytest.mark.parametrize("x", [torch.randn(2, 3, 5), torch.randn(2, 5, 3).mT], ids=["plain", "mT"])
+def test_argsort_keeps_the_contract_of_operators(x: Tensor) -> None:
+    torch.library.opcheck(torch.ops.setexp.argsort.default, (x,))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_argsort_under_vmap_is_a_loop(axis: int) -> None:
+    x = torch.randn(2, 3, 4)
+    mapped = torch.func.vmap(argsort, in_dims=axis)(x)
+    assert torch.equal(mapped, torch.stack([argsort(row) for row in x.unbind(axis)]))
+
+
+@given(seeds, sizes, st.booleans())
+def test_hard_order_puts_padding_last(seed: int, n: int, descending: bool) -> None:
+    x = normal(seed, 3, 2, n)
+    size = torch.tensor([0, 1, n])
+    mask = (torch.arange(n) < size[:, None]).to(x.dtype).flip(-1)  # padding comes first here
+    order = hard_order(x, mask.unsqueeze(-2), descending=descending)
+    for b in range(3):
+        members = mask[b].nonzero().squeeze(-1)
+        expected = members[x[b][:, members].argsort(-1, descending=descending)]
+        assert torch.equal(order[b, :, : len(members)], expected)
+    everything = hard_order(x, None, descending=descending)
+    assert torch.equal(everything, x.argsort(-1, descending=descending))
+
+
+def neural_sort(x: Tensor) -> Tensor:
+    """Permutation matrix of one feature, (n,) to (positions, elements): Grover et al., 2019."""
+    n = len(x)
+    rows = []
+    for p in range(1, n + 1):
+        spread = torch.stack([(x[i] - x).abs().sum() for i in range(n)])
+        rows.append(((n + 1 - 2 * p) * x - spread).softmax(0))
+    return torch.stack(rows)
+
+
+@given(seeds, st.integers(2, 6), st.booleans())
+def test_relaxed_order_is_neural_sort(seed: int, n: int, masked: bool) -> None:
+    x = normal(seed, 3, 2, n).requires_grad_()
+    weights = normal(seed + 1, 3, 2, n).requires_grad_()
+    cotangent = normal(seed + 2, 3, 2, n)
+    size = torch.tensor([n, n - 1, 1]) if masked else torch.tensor([n, n, n])
+    mask = (torch.arange(n) < size[:, None]).to(x.dtype).unsqueeze(1)
+    present = (weights * mask, cotangent * mask)
+    expected, matrices = torch.zeros(()), []
+    for b, c in itertools.product(range(3), range(2)):
+        k = int(size[b])
+        matrices.append(neural_sort(x[b, c, :k]))
+        carried = matrices[-1].T @ present[0][b, c, :k]
+        expected = expected + carried @ present[1][b, c, :k]
+    order = relaxed_order(x, mask if masked else None)
+    value = (order.to_elements(present[0]) * present[1]).sum()
+    assert_close(value, expected, rtol=1e-12, atol=1e-12)
+    for matrix, (b, c) in zip(matrices, itertools.product(range(3), range(2)), strict=True):
+        k = len(matrix)
+        assert_close(order.permutation[b, c, :k, :k], matrix, rtol=1e-12, atol=1e-12)
+        assert not order.permutation[b, c, :, k:].any()
+    for ours, plain in zip(
+        torch.autograd.grad(value, (x, weights), retain_graph=True),
+        torch.autograd.grad(expected, (x, weights)),
+        strict=True,
+    ):
+        assert_close(ours, plain, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["own weights", "shared weights"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_relaxed_order_first_and_second_derivatives(masked: bool, shared: bool) -> None:
+    x = torch.randn(4, 2, 4, requires_grad=True)
+    w = torch.randn(2, 4) if shared else torch.randn(4, 2, 4)
+    mask = (torch.arange(4) < torch.tensor([4, 3, 1, 0])[:, None]).to(x.dtype).unsqueeze(1)
+
+    def carried(x: Tensor, w: Tensor) -> Tensor:
+        return relaxed_order(x, mask if masked else None).to_elements(w)
+
+    torch.autograd.gradcheck(carried, (x, w.requires_grad_()))
+    torch.autograd.gradgradcheck(carried, (x, w))
+
+
+@given(seeds, sizes)
+def test_rows_of_the_relaxed_order_sum_to_one(seed: int, n: int) -> None:
+    mask = (torch.arange(n) < torch.tensor([n, 1])[:, None]).to(torch.float64).unsqueeze(1)
+    for order in (relaxed_order(normal(seed, 2, 3, n), m) for m in (None, mask)):
+        assert_close(order.permutation.sum(-1), torch.ones(2, 3, n))
+
+
+@given(seeds, sizes)
+def test_well_separated_values_are_sorted_hard(seed: int, n: int) -> None:
+    ranks = normal(seed, 3, n).argsort(-1)
+    x = 50.0 * ranks + normal(seed + 1, 3, 1)
+    order = x.argsort(-1, descending=True)
+    assert_close(relaxed_order(x, None).permutation, torch.eye(n)[order])
+
+
+def test_relaxed_order_of_an_empty_set_is_zero() -> None:
+    order = relaxed_order(torch.randn(1, 2, 3), torch.zeros(1, 1, 3))
+    assert not order.permutation.any()
+    assert not order.to_elements(torch.randn(2, 3)).any()
+
+
+# Position weights
+
+
+@pytest.mark.parametrize(
+    ("n", "ratios"), [(1, [0]), (2, [0, 1]), (3, [0, 1 / 2, 1]), (4, [0, 1 / 3, 2 / 3, 1])]
+)
+def test_ratios_of_small_sets(n: int, ratios: list[float]) -> None:
+    weights = PositionWeights(features=1, n_pieces=20, set_size=None, init=WeightInit.ones)
+    weights.load_state_dict({"weight": torch.linspace(0, 1, 21).unsqueeze(0)})
+    expected = torch.tensor([ratios], dtype=torch.float64)
+    assert_close(weights(n, None), expected)
+    padded = weights(n + 2, torch.tensor([[float(n)]]))
+    assert_close(padded, F.pad(expected, (0, 2)).unsqueeze(0))
+
+
+@given(seeds, sizes, st.integers(1, 30))
+def test_weights_are_interpolated(seed: int, n: int, n_pieces: int) -> None:
+    torch.manual_seed(seed)
+    weights = PositionWeights(features=2, n_pieces=n_pieces, set_size=None, init=WeightInit.normal)
+    knots, ratios = np.linspace(0, 1, n_pieces + 1), np.arange(n) / max(n - 1, 1)
+    for row, parameters in zip(weights(n, None), weights.weight.detach(), strict=True):
+        np.testing.assert_allclose(row.detach(), np.interp(ratios, knots, parameters), atol=1e-12)
+
+
+def test_initial_weights() -> None:
+    assert WeightInit.ones(2, 3).tolist() == [[1, 1, 1], [1, 1, 1]]
+    assert abs(WeightInit.normal(100, 100).std() - 1) < 0.02
+    assert abs(WeightInit.kaiming(100, 100).std() - 0.1) < 0.002
+    with pytest.raises(ValueError, match="set_size"):
+        PositionWeights(features=1, n_pieces=None, set_size=None, init=WeightInit.ones)
+
+
+# Matching
+
+
+def cheapest(cost: Tensor) -> list[int]:
+    """The matching by trying all permutations."""
+    permutations = itertools.permutations(range(len(cost)))
+    return list(min(permutations, key=lambda p: sum(cost[i, j].item() for i, j in enumerate(p))))
+
+
+@given(seeds, st.integers(1, 5), st.sampled_from([torch.float32, torch.float64]))
+def test_assignment_is_the_cheapest_permutation(seed: int, n: int, dtype: torch.dtype) -> None:
+    cost = normal(seed, 2, 2, n, n).to(dtype)
+    found = assignment(cost)
+    assert found.dtype == torch.int64
+    for row, matrix in zip(found.flatten(0, 1), cost.flatten(0, 1), strict=True):
+        assert row.tolist() == cheapest(matrix)
+        assert torch.equal(row, assignment(matrix))
+
+
+def test_assignment_worked_by_hand() -> None:
+    # The greedy choice (row 0 takes column 0) would cost 1 + 8 + 9 = 18; the best is 2 + 4 + 3.
+    cost = torch.tensor([[1.0, 2.0, 9.0], [4.0, 8.0, 9.0], [5.0, 7.0, 3.0]])
+    assert assignment(cost).tolist() == [1, 0, 2]
+    assert assignment(cost.T).tolist() == [1, 0, 2]
+    assert assignment(cost.half()).tolist() == [1, 0, 2]
+    assert assignment(cost.bfloat16()).tolist() == [1, 0, 2]
+
+
+def test_assignment_needs_double_precision_to_break_near_ties() -> None:
+    cost = torch.tensor([[1.0, 1.0 + 1e-12], [1.0, 1.0]])
+    assert assignment(cost).tolist() == [0, 1]
+    assert assignment(cost.flip(-1)).tolist() == [1, 0]
+
+
+def test_assignment_of_no_sets() -> None:
+    assert assignment(torch.zeros(0, 3, 3)).shape == (0, 3)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_assignment_names_the_matrix_that_is_not_finite(bad: float) -> None:
+    cost = torch.zeros(2, 3, 2, 2)
+    cost[1, 1, 0, 1] = bad
+    with pytest.raises(NonFiniteError, match=r"cost matrix 4 of 6 \(shape \(2, 3, 2, 2\)\)"):
+        assignment(cost)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 3])
+def test_assignment_under_vmap_is_a_loop(axis: int) -> None:
+    cost = torch.randn(4, 4, 4, 4)
+    mapped = torch.func.vmap(assignment, in_dims=axis)(cost)
+    assert torch.equal(mapped, torch.stack([assignment(c) for c in cost.unbind(axis)]))
+    nested = torch.func.vmap(torch.func.vmap(assignment))(cost)
+    assert torch.equal(nested, assignment(cost))
+
+
+def test_assignment_keeps_the_contract_of_operators() -> None:
+    torch.library.opcheck(torch.ops.setexp.assignment.default, (torch.rand(2, 3, 3).mT,))
+
+
+@pytest.mark.parametrize(("n", "used"), [(63, False), (64, True)])
+def test_large_matchings_take_the_fast_solver(
+    n: int, used: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def lapjvr_batch(costs: np.ndarray, return_cost: bool) -> tuple[list, list, list]:
+        calls.append(costs.shape)
+        assert return_cost
+        rows = np.arange(n)[::-1]  # pairs come in any order
+        return [0.0] * len(costs), [rows] * len(costs), [(rows + 1) % n] * len(costs)
+
+    monkeypatch.setitem(sys.modules, "lap", SimpleNamespace(lapjvr_batch=lapjvr_batch))
+    cost = torch.rand(2, n, n)
+    cost[:, torch.arange(n), (torch.arange(n) + 1) % n] = -1  # what the solver above answers
+    assert torch.equal(assignment(cost), ((torch.arange(n) + 1) % n).expand(2, n))
+    assert calls == [(2, n, n)] * used
+
+
+def test_both_solvers_agree() -> None:
+    pytest.importorskip("lap", reason="the faster solver is not installed")
+    cost = torch.rand(3, 70, 70)
+    from scipy.optimize import linear_sum_assignment
+
+    for matrix, columns in zip(cost, assignment_module._solve(cost.numpy()), strict=True):
+        assert columns.tolist() == linear_sum_assignment(matrix)[1].tolist()
+
+
+# Costs
+
+
+def definition(a: Tensor, b: Tensor, cost: Cost) -> Tensor:
+    """Cost of two elements (D,)."""
+    if cost is Cost.squared:
+        return ((a - b) ** 2).sum() / len(a)
+    if cost is Cost.huber:
+        d = (a - b).abs()
+        return torch.where(d < 1, d * d / 2, d - 0.5).sum() / len(a)
+    if cost is Cost.l2:
+        return ((a - b) ** 2).sum().sqrt()
+    return -(b * (a.exp() / a.exp().sum()).log()).sum()
+
+
+@pytest.mark.parametrize("cost", Cost)
+def test_costs_follow_their_definition(cost: Cost) -> None:
+    x, y = 2 * torch.randn(2, 3, 4, 5), 2 * torch.randn(3, 6, 5)
+    pairs = pair_cost(x, y, cost)
+    assert pairs.shape == (2, 3, 4, 6)
+    for t, b, i, j in itertools.product(range(2), range(3), range(4), range(6)):
+        assert_close(pairs[t, b, i, j], definition(x[t, b, i], y[b, j], cost))
+    matched = matched_cost(x, y[:, :4], cost)
+    assert_close(matched, pairs.diagonal(dim1=-2, dim2=-1))
+
+
+def test_euclidean_distance_has_a_gradient_at_zero() -> None:
+    x = torch.ones(1, 2, requires_grad=True)
+    matched_cost(x, torch.ones(1, 2), Cost.l2).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [[0, 0]]
+
+
+# Pairs and layers
+
+
+@given(seeds, sizes, st.integers(1, 3))
+def test_pairs_are_a_linear_map_of_the_concatenation(seed: int, n: int, d: int) -> None:
+    x = normal(seed, 2, n, d)
+    linear = nn.Linear(2 * d, 4)
+    first, second = linear.weight.chunk(2, dim=-1)
+    pairs = add_pairs(x @ first.mT + linear.bias, x @ second.mT)
+    rows = [torch.cat([x[:, i], x[:, j]], -1) for i in range(n) for j in range(n)]
+    assert_close(pairs, linear(torch.stack(rows, 1)))
+
+
+def test_pairs_are_present_where_both_elements_are() -> None:
+    assert pair_mask(torch.tensor([[1, 0, 1]])).tolist() == [[1, 0, 1, 0, 0, 0, 1, 0, 1]]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("wide", "narrow"), [(3, 4), (1, 4), (3, 1), (1, 1)])
+@pytest.mark.parametrize("shape", [(), (2,), (2, 3), (0, 3)])
+def test_linear_is_pytorchs(shape: tuple[int, ...], wide: int, narrow: int, bias: bool) -> None:
+    layer, x = Linear(wide, narrow, bias=bias), torch.randn(*shape, wide)
+    if bias:
+        nn.init.normal_(layer.bias)
+    assert_close(layer(x), F.linear(x, layer.weight, layer.bias))
+
+
+def test_layers_start_xavier_uniform_with_zero_biases() -> None:
+    mlp = MLP([300, 200, 100])
+    assert [type(layer).__name__ for layer in mlp] == ["Linear", "ReLU", "Linear"]
+    for layer, bound in ((mlp[0], (6 / 500) ** 0.5), (mlp[2], (6 / 300) ** 0.5)):
+        assert 0.99 * bound < layer.weight.abs().max() <= bound
+        assert not layer.bias.any()
+    assert len(MLP([3])) == len(MLP([])) == 0
+
+
+def test_lstm_is_pytorchs() -> None:
+    ours, theirs = LSTM(3, 4), nn.LSTM(3, 4, batch_first=True)
+    nn.init.normal_(ours.from_input.bias)
+    nn.init.normal_(ours.from_hidden.bias)
+    theirs.load_state_dict(
+        {
+            "weight_ih_l0": ours.from_input.weight,
+            "weight_hh_l0": ours.from_hidden.weight,
+            "bias_ih_l0": ours.from_input.bias,
+            "bias_hh_l0": ours.from_hidden.bias,
+        }
+    )
+    x, hidden, cell = torch.randn(2, 5, 3), torch.randn(2, 4), torch.randn(2, 4)
+    expected, _ = theirs(x, (hidden.unsqueeze(0), cell.unsqueeze(0)))
+    assert_close(ours(x, hidden, cell), expected)
+
+
+def test_each_gate_of_the_lstm_is_xavier_uniform() -> None:
+    lstm = LSTM(200, 100)
+    for layer, bound in ((lstm.from_input, (6 / 300) ** 0.5), (lstm.from_hidden, 0.03**0.5)):
+        assert 0.99 * bound < layer.weight.abs().max() <= bound
+        assert not layer.bias.any()

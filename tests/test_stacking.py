@@ -1,0 +1,138 @@
+"""The law of stacked seeds: a seed trained in a stack is the seed trained alone, bit for bit."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from smoke_runs import EXPERIMENTS, assert_same_run, config, curve, read, train, weights
+from torch import nn
+
+from setexp.build import build
+from setexp.sets import Batch, SetBatch
+from setexp.training.optimise import clip_gradients
+from setexp.training.seeds import Alone, Stacked, stackable
+
+
+def stacks(experiment: str) -> bool:
+    nodes = config(f"experiment={experiment}")
+    with torch.device("meta"):
+        task = build(nodes["task"], "task")
+    size = sum(p.numel() for p in task.parameters())
+    return 0 < size <= nodes["trainer"]["stack"] and stackable(task)
+
+
+STACKABLE = [name for name in EXPERIMENTS if stacks(name)]
+
+
+def assert_stack_is_serial(folder: Path, *overrides: str, seeds: tuple[int, ...]) -> None:
+    listed = f"seeds={list(seeds)}".replace(" ", "")
+    together = train(folder / "stacked", listed, *overrides)
+    alone = train(folder / "alone", listed, "trainer.stack=0", *overrides)
+    for seed in seeds:
+        assert_same_run(together / f"seed-{seed}", alone / f"seed-{seed}")
+    record = read(together / f"seed-{seeds[0]}" / "result.json")
+    assert record["provenance"]["stacked_seeds"] == len(seeds)
+    assert read(alone / f"seed-{seeds[0]}/result.json")["provenance"]["stacked_seeds"] == 1
+
+
+def test_which_experiments_stack() -> None:
+    assert {"polygons_fspool", "polygons_mlp_chamfer", "polygons_mlp_hungarian"} <= {*STACKABLE}
+    assert "dspn_mnist" in STACKABLE
+    assert not any("clevr" in name for name in STACKABLE)
+
+
+@pytest.mark.parametrize("experiment", STACKABLE)
+def test_stack_is_serial(experiment: str, tmp_path: Path, data_root: Path) -> None:
+    seeds = (0, 1, 2) if experiment.startswith("polygons") else (3, 5)
+    overrides = [f"experiment={experiment}", f"paths.data={data_root}"]
+    assert_stack_is_serial(tmp_path, *overrides, seeds=seeds)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["trainer.optimizer=adamax", "trainer.clip=0.1"],
+        ["trainer.optimizer=rmsprop", "trainer.weight_decay=0.01", "trainer.steps=5"],
+        ["trainer.lr_epochs=[1]", "trainer.lr_factor=0.1", "evaluation.during=test"],
+        ["dataset.set_size=2"],
+        ["dataset.set_size=33", "trainer.batch_size=7"],
+    ],
+    ids=lambda overrides: overrides[0],
+)
+def test_stack_is_serial_under_every_setting(overrides: list[str], tmp_path: Path) -> None:
+    arguments = ["experiment=polygons_fspool", *overrides]
+    assert_stack_is_serial(tmp_path, *arguments, seeds=(0, 1))
+
+
+@pytest.mark.parametrize("experiment", ["dspn_mnist", "dspn_mnist_lstm"])
+def test_stack_is_serial_at_printed_widths(
+    experiment: str, tmp_path: Path, data_root: Path
+) -> None:
+    printed = config(f"experiment={experiment}")
+    overrides = [
+        *(f"{key}={printed[key]}" for key in ("hidden", "latent")),
+        *("trainer.steps=1", "evaluation.final={test:''}", f"paths.data={data_root}"),
+    ]
+    assert_stack_is_serial(tmp_path, f"experiment={experiment}", *overrides, seeds=(0, 1))
+
+
+def test_seeds_differ_in_weights_and_in_data(tmp_path: Path) -> None:
+    folder = train(tmp_path, "experiment=polygons_fspool", "seeds=[0,1]", "trainer.steps=2")
+    a, b = (weights(folder / f"seed-{seed}") for seed in (0, 1))
+    assert any(not torch.equal(a[name], b[name]) for name in a)
+    losses = [curve(folder / f"seed-{seed}")[0]["train/loss"] for seed in (0, 1)]
+    assert losses[0] != losses[1]
+
+
+def test_a_seed_does_not_depend_on_its_neighbours(tmp_path: Path) -> None:
+    overrides = ["experiment=polygons_fspool", "trainer.steps=3"]
+    first = train(tmp_path / "a", "seeds=[7,1]", *overrides)
+    second = train(tmp_path / "b", "seeds=[2,3,7]", *overrides)
+    assert_same_run(first / "seed-7", second / "seed-7")
+
+
+def test_large_models_do_not_stack(tmp_path: Path) -> None:
+    arguments = ["experiment=polygons_fspool", "seeds=[0,1]", "trainer.steps=1"]
+    folder = train(tmp_path, *arguments, "trainer.stack=1000")
+    assert read(folder / "seed-1/result.json")["provenance"]["stacked_seeds"] == 1
+
+
+def test_clipping_is_per_seed() -> None:
+    """Seed 0 has norm 5 over both parameters, seed 1 norm 0.5; the limit is 1."""
+    a, b = nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2))
+    a.grad = torch.tensor([[3.0, 0.0], [0.3, 0.0]])
+    b.grad = torch.tensor([4.0, 0.4])
+    clip_gradients([a, b], 1.0, seeds=2)
+    torch.testing.assert_close(a.grad, torch.tensor([[0.6, 0.0], [0.3, 0.0]]))
+    torch.testing.assert_close(b.grad, torch.tensor([0.8, 0.4]))
+
+
+class Scaled(nn.Module):
+    """A task with a parameter of no axes, a buffer and a frozen parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.rand(()))
+        self.frozen = nn.Parameter(torch.rand(2), requires_grad=False)
+        self.register_buffer("shift", torch.rand(2))
+
+    def forward(self, batch: Batch) -> Any:
+        from setexp.tasks.outcome import Outcome
+
+        x = (batch.input.x * self.scale + self.frozen + self.shift).square().sum((-1, -2))
+        return Outcome(x, batch.input, {})
+
+
+def test_a_stack_keeps_parameters_without_axes_and_buffers() -> None:
+    tasks = [Scaled(), Scaled()]
+    alone = [Alone(task) for task in tasks]
+    stack = Stacked(tasks)
+    sets = [SetBatch(torch.rand(3, 4, 2), torch.ones(3, 4)) for _ in tasks]
+    batches = [Batch(s, s, {}) for s in sets]
+    losses = torch.cat([one.losses([batch]) for one, batch in zip(alone, batches, strict=True)])
+    assert torch.equal(stack.losses(batches), losses)
+    assert stack.named_parameters().keys() == alone[0].named_parameters().keys()
+    for index, one in enumerate(alone):
+        assert stack.state(index).keys() == one.state(0).keys()
+        assert all(torch.equal(stack.state(index)[k], v) for k, v in one.state(0).items())
