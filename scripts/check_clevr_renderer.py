@@ -147,7 +147,7 @@ def fit_camera(coords: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray, np.n
         seen = view.project(
             torch.from_numpy(coords), torch.from_numpy(position), height=HEIGHT, width=WIDTH
         ).numpy()
-        return (seen - pixels) * [1.0, 1.0, 1000.0]
+        return (seen - pixels) * [1.0, 1.0, 1e5]
 
     found = least_squares(lambda position: misfit(position).ravel(), view.POSITION, xtol=1e-12)
     return found.x, misfit(found.x)[:, :2]
@@ -276,13 +276,18 @@ def look(drawn: Drawn, color: str, material: str) -> tuple[Tensor, Tensor, int]:
     kind &= drawn.scenes.material == words.MATERIALS.index(material)
     found = [pixels_of(drawn, int(s), int(k)) for s, k in kind.nonzero()]
     means = torch.stack([pixels.mean(0) for pixels in found]).mean(0)
-    brights = torch.stack([brightest(pixels) for pixels in found]).mean(0)
+    inner = [pixels_of(drawn, int(s), int(k), inner=True) for s, k in kind.nonzero()]
+    brights = torch.stack([brightest(pixels) for pixels in inner if len(pixels)]).mean(0)
     return means, brights, len(found)
 
 
-def pixels_of(drawn: Drawn, scene: int, slot: int) -> Tensor:
-    """RGB of all pixels of an object, (P, 3)."""
-    return drawn.images[scene][drawn.slots[scene] == slot]
+def pixels_of(drawn: Drawn, scene: int, slot: int, inner: bool = False) -> Tensor:
+    """RGB of all pixels of an object, or of those without a foreign neighbour, (P, 3)."""
+    mask = drawn.slots[scene] == slot
+    if inner:
+        outside = torch.nn.functional.max_pool2d((~mask).float()[None], 3, 1, 1)[0]
+        mask = outside == 0
+    return drawn.images[scene][mask]
 
 
 def brightest(pixels: Tensor) -> Tensor:
@@ -296,7 +301,8 @@ def check_highlight(drawn: Drawn) -> list[Row]:
     metal = (drawn.scenes.material == words.MATERIALS.index("metal")) & drawn.scenes.present
     for shape, wanted in (("sphere", 151), ("cube", 63), ("cylinder", 35)):
         found = (metal & (drawn.scenes.shape == words.SHAPES.index(shape))).nonzero()
-        pixels = [pixels_of(drawn, int(s), int(k)) for s, k in found]
+        pixels = [pixels_of(drawn, int(s), int(k), inner=True) for s, k in found]
+        pixels = [p for p in pixels if len(p)]
         value = float(torch.stack([luma(brightest(p)) - luma(p.mean(0)) for p in pixels]).mean())
         threshold = "> 100" if shape == "sphere" else "+- 25"
         passed = value > 100 if shape == "sphere" else abs(value - wanted) <= 25
@@ -443,6 +449,8 @@ def count_turns(scenes: Scenes, images: Tensor) -> tuple[int, int]:
     degrees = single.rows(cube)
     degrees = draw_mask(degrees._replace(rotation=degrees.rotation * math.pi / 180))
     whole = seen[cube] > 0.8 * radians.sum((1, 2))
+    # Turns that happen to look alike decide nothing.
+    whole &= (radians != degrees).sum((1, 2)) > 0.03 * radians.sum((1, 2))
     brightness = luma(images)[scene[cube]]
     # Largest change to a neighbour, where a mask's outline runs.
     steps = torch.zeros_like(brightness)

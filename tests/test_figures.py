@@ -80,7 +80,11 @@ class Approach(nn.Module):
         noise = torch.rand(x.shape)
         shares = torch.linspace(0, 1, 11 if steps is None else steps + 1)
         every = torch.stack([noise + share * (x - noise) for share in shares])
-        masks = torch.stack([share * mask for share in shares]) if self.mask else every[..., 0] * 0
+        masks = (
+            torch.stack([(0.4 + 0.6 * share) * mask for share in shares])
+            if self.mask
+            else every[..., 0] * 0
+        )
         if self.bad is not None:
             every[-1, :, 0] = self.bad
             masks[-1, :, 1] = self.bad

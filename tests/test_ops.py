@@ -180,10 +180,13 @@ def test_well_separated_values_are_sorted_hard(seed: int, n: int) -> None:
     assert_close(relaxed_order(x, None).permutation, torch.eye(n)[order])
 
 
-def test_relaxed_order_of_an_empty_set_is_zero() -> None:
-    order = relaxed_order(torch.randn(1, 2, 3), torch.zeros(1, 1, 3))
-    assert not order.permutation.any()
-    assert not order.to_elements(torch.randn(2, 3)).any()
+def test_relaxed_order_of_an_empty_set_is_finite() -> None:
+    x = torch.randn(1, 2, 3, requires_grad=True)
+    order = relaxed_order(x, torch.zeros(1, 1, 3))
+    carried = order.to_elements(torch.zeros(2, 3))  # the weights of an empty set
+    assert torch.isfinite(order.permutation).all()
+    assert not carried.any()
+    assert not torch.autograd.grad(carried.sum(), x)[0].any()
 
 
 # Position weights

@@ -80,7 +80,8 @@ class RelaxedOrder(NamedTuple):
         x: features, (..., C, N).
         spread: sum over present k of |x_i - x_k|, (..., C, N).
         slope: n + 1 - 2p at each position, (..., 1, N).
-        permutation: (..., C, N positions, N elements), without gradient: it flows through `x`.
+        permutation: (..., C, N positions, N elements); padded elements have zeros, positions beyond
+            the set's size mean nothing.
     """
 
     x: Tensor
@@ -100,13 +101,11 @@ def relaxed_order(x: Tensor, mask: Tensor | None) -> RelaxedOrder:
     slope = size + 1 - 2 * torch.arange(1, n + 1, device=x.device, dtype=x.dtype)
     distance = (x.unsqueeze(-1) - x.unsqueeze(-2)).abs()
     spread = distance.sum(-1) if mask is None else (distance * mask.unsqueeze(-2)).sum(-1)
-    with torch.no_grad():
-        score = slope.unsqueeze(-1) * x.unsqueeze(-2) - spread.unsqueeze(-2)
-        if mask is not None:
-            score = torch.where(mask.unsqueeze(-2) > 0, score, -torch.inf)
-        permutation = score.softmax(-1)
-        if mask is not None:  # an empty set has rows of nothing but padding
-            permutation = permutation.nan_to_num(0.0)
+    score = slope.unsqueeze(-1) * x.unsqueeze(-2) - spread.unsqueeze(-2)
+    if mask is not None:  # an empty set keeps finite rows; its weights are zero
+        absent = (mask == 0) & (size > 0)
+        score = torch.where(absent.unsqueeze(-2), -torch.inf, score)
+    permutation = score.softmax(-1)
     return RelaxedOrder(x, spread, slope.expand_as(x[..., :1, :]), permutation)
 
 
@@ -116,7 +115,8 @@ class _Transposed(torch.autograd.Function):
     With P the permutation and V = P^T w, the softmax's gradient only needs P and P^T times vectors:
     G = dV gives r = w * (P G), and d score summed along positions against s is
     (P^T (s w)) * G - P^T (s r), for s = slope (gradient of x) and s = 1 (of minus spread).
-    Where the gradient is differentiated again, P is recomputed as a function of x and spread.
+    P is an input of its own, without a first derivative, so that the second one finds its way: a
+    gradient that is differentiated again depends on x through P.
     """
 
     generate_vmap_rule = True
@@ -127,30 +127,21 @@ class _Transposed(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs, output)
+        _, _, slope, w, permutation = inputs
+        ctx.save_for_backward(slope, w, permutation)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, spread, slope, w, permutation, output = ctx.saved_tensors
-        if torch.is_grad_enabled():  # an inner step, of DSPN for example
-            score = slope.unsqueeze(-1) * x.unsqueeze(-2) - spread.unsqueeze(-2)
-            permutation = _softmax_where(permutation > 0, score)
+        slope, w, permutation = ctx.saved_tensors
         pulled = _matvec(permutation, grad)
         reach = w * pulled
-        columns = torch.stack([(slope * w).expand_as(reach), slope * reach, reach], dim=-1)
+        # the output is found again rather than saved, or a compiled second derivative would miss it
+        w_and_slopes = [w.expand_as(reach), (slope * w).expand_as(reach)]
+        columns = torch.stack([*w_and_slopes, reach, slope * reach], dim=-1)
         back = permutation.mT @ columns
-        grad_x = back[..., 0] * grad - back[..., 1]
-        grad_spread = back[..., 2] - output * grad
+        grad_spread = back[..., 2] - back[..., 0] * grad
+        grad_x = back[..., 1] * grad - back[..., 3]
         return grad_x, grad_spread, None, _sum_to(pulled, w.shape), None
-
-
-def _softmax_where(present: Tensor, score: Tensor) -> Tensor:
-    """Softmax over the entries that are present; rows without any are zero."""
-    score = torch.where(present, score, -torch.inf)
-    highest = score.detach().amax(-1, keepdim=True).clamp(min=torch.finfo(score.dtype).min)
-    share = (score - highest).exp()
-    total = share.sum(-1, keepdim=True)
-    return share / torch.where(total > 0, total, 1.0)
 
 
 def _matvec(matrix: Tensor, vector: Tensor) -> Tensor:

@@ -24,6 +24,8 @@ class Bodies(NamedTuple):
         radius: half height in world units, (K,).
         cos: of the turn about the vertical axis, (K,).
         sin: likewise.
+        albedo: linear colour, (3, K).
+        metal: whether it is metal, else rubber, bool (K,).
         groups: number of spheres, cubes and cylinders, int64 (3,).
     """
 
@@ -33,6 +35,8 @@ class Bodies(NamedTuple):
     radius: Tensor
     cos: Tensor
     sin: Tensor
+    albedo: Tensor
+    metal: Tensor
     groups: Tensor
 
     def spans(self) -> list[tuple[int, slice]]:
@@ -75,6 +79,7 @@ def gather_bodies(scenes: Scenes) -> Bodies:
     order = shape.argsort(stable=True)
     scene, slot, shape = scene[order], slot[order], shape[order]
     turn = view.yaw(scenes.rotation[scene, slot])
+    colors = torch.tensor(words.COLOR_BYTES, device=scene.device).T / 255
     return Bodies(
         scene=scene,
         slot=slot,
@@ -82,5 +87,7 @@ def gather_bodies(scenes: Scenes) -> Bodies:
         radius=torch.tensor(words.RADII, device=scene.device)[scenes.size[scene, slot]],
         cos=turn.cos(),
         sin=turn.sin(),
+        albedo=colors[:, scenes.color[scene, slot]],
+        metal=scenes.material[scene, slot] == words.MATERIALS.index("metal"),
         groups=torch.bincount(shape, minlength=len(words.SHAPES)),
     )

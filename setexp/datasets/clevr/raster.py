@@ -54,6 +54,11 @@ class Hits(NamedTuple):
     normal: Tensor
     ray: Tensor
 
+    def take(self, mask: Tensor) -> Hits:
+        """Some of the pixels, in order."""
+        index = mask.nonzero()[:, 0]
+        return Hits(*(field.index_select(-1, index) for field in self))
+
 
 def spread(sizes: Tensor) -> tuple[Tensor, Tensor]:
     """Index of the owner, and number within it, of the sizes.sum() members of some groups."""

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from setexp.datasets.clevr import camera as view
-from setexp.datasets.clevr import vocabulary as words
 from setexp.datasets.clevr.bodies import Bodies, gather_bodies
 from setexp.datasets.clevr.lamps import Lamps, gather_lamps
 from setexp.datasets.clevr.raster import Frame, Hits, first_hits, rays
+from setexp.datasets.clevr.reflections import mirror_image
 from setexp.datasets.clevr.scenes import Scenes
-from setexp.datasets.clevr.shading import shade_ground, shade_objects, to_srgb
+from setexp.datasets.clevr.shading import Surface, shade_ground, shade_metal, shade_rubber, to_srgb
 from setexp.datasets.clevr.shadows import on_ground, on_objects
 
 _CHUNK_SAMPLES = {"cpu": 600_000, "cuda": 20_000_000}
@@ -61,17 +61,19 @@ def _draw(scenes: Scenes, height: int, width: int, supersample: int, aspect: flo
     ground = _draw_ground(bodies, lamps, frame)
     fine = Frame(scenes.camera, height * supersample, width * supersample, aspect)
     hits = first_hits(bodies, fine)
-    color = _shade_hits(scenes, bodies, lamps, hits)
-    layers = color.new_zeros(4, len(scenes.count) * fine.height * fine.width)
-    layers[:3, hits.pixel] = color
+    layers = ground.new_zeros(4, len(scenes.count) * fine.height * fine.width)
     layers[3, hits.pixel] = 1.0
+    metal = bodies.metal.index_select(0, hits.body)
+    matt, shiny = hits.take(~metal), hits.take(metal)
+    layers[:3, matt.pixel] = _draw_rubber(bodies, lamps, matt)
+    layers[:3, shiny.pixel] = _draw_metal(bodies, lamps, shiny, frame, ground)
     split = (4, len(scenes.count), height, supersample, width, supersample)
     layers = layers.view(split).sum(dim=(3, 5)) / supersample**2
-    return to_srgb(layers[:3] + (1 - layers[3]) * ground).transpose(0, 1).contiguous()
+    return to_srgb(layers[:3] + (1 - layers[3]) * ground.view(3, *split[1:3], width)).transpose(0, 1).contiguous()
 
 
 def _draw_ground(bodies: Bodies, lamps: Lamps, frame: Frame) -> Tensor:
-    """Radiance of the scenes without their objects, but with their shadows, (3, S, H, W)."""
+    """Radiance of the scenes without their objects, but with their shadows, (3, S * H * W)."""
     count = len(frame.position)
     device = frame.position.device
     pixel = torch.arange(count * frame.height * frame.width, device=device)
@@ -83,24 +85,26 @@ def _draw_ground(bodies: Bodies, lamps: Lamps, frame: Frame) -> Tensor:
     points = frame.position.T.index_select(1, scene) + depth * ray
     visible = on_ground(bodies, lamps, frame, points)
     split = (-1, count, frame.height * frame.width)
-    color = shade_ground(points.view(split), lamps, visible.view(split))
-    return color.view(3, count, frame.height, frame.width)
+    return shade_ground(points.view(split), lamps, visible.view(split)).flatten(1)
 
 
-def _shade_hits(scenes: Scenes, bodies: Bodies, lamps: Lamps, hits: Hits) -> Tensor:
-    """Radiance of every object pixel, (3, F)."""
-    albedo = torch.tensor(words.COLOR_BYTES, device=bodies.scene.device).T / 255
-    albedo = albedo[:, scenes.color[bodies.scene, bodies.slot]].index_select(1, hits.body)
-    metal = scenes.material[bodies.scene, bodies.slot] == words.MATERIALS.index("metal")
+def _draw_rubber(bodies: Bodies, lamps: Lamps, hits: Hits) -> Tensor:
+    """Radiance of rubber at pixels that show some, (3, F)."""
     visible = on_objects(bodies, lamps, hits.body, hits.point)
+    albedo = bodies.albedo.index_select(1, hits.body)
+    return shade_rubber(_surface(bodies, lamps, hits), albedo, visible)
+
+
+def _draw_metal(bodies: Bodies, lamps: Lamps, hits: Hits, frame: Frame, ground: Tensor) -> Tensor:
+    """Radiance of metal at pixels that show some, (3, F)."""
+    visible = on_objects(bodies, lamps, hits.body, hits.point)
+    surface = _surface(bodies, lamps, hits)
+    mirror = mirror_image(bodies, hits.body, surface, frame, ground)
+    return shade_metal(surface, bodies.albedo.index_select(1, hits.body), visible, mirror)
+
+
+def _surface(bodies: Bodies, lamps: Lamps, hits: Hits) -> Surface:
+    """Points with the lamps of their scenes."""
     scene = bodies.scene.index_select(0, hits.body)
-    local = [field.index_select(1, scene) for field in (lamps.position, lamps.facing)]
-    return shade_objects(
-        hits.point,
-        hits.normal,
-        hits.ray,
-        albedo,
-        metal.index_select(0, hits.body),
-        local,
-        visible,
-    )
+    local = (field.index_select(1, scene) for field in (lamps.position, lamps.facing))
+    return Surface(hits.point, hits.normal, hits.ray, *local)

@@ -7,6 +7,7 @@ rubber within about 3, metal within about 10. Bounced light is one smooth term e
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +18,32 @@ from setexp.datasets.clevr.solids import dot, unit
 _GROUND_ALBEDO = 0.8
 # The generator's ground bends up into a wall in this horizontal direction.
 _UPHILL = (-0.9032, 0.4292)
+
+
+class Surface(NamedTuple):
+    """F points on objects.
+
+    Args:
+        point: in world units, (3, F).
+        normal: unit length, (3, F).
+        ray: unit vectors from the eye, (3, F).
+        position: of the four lights, (3, F, 4).
+        facing: likewise.
+    """
+
+    point: Tensor
+    normal: Tensor
+    ray: Tensor
+    position: Tensor
+    facing: Tensor
+
+    def light(self, light: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Irradiance (F,), direction (3, F) and widening of highlights (F,) of one lamp."""
+        return arriving(light, self.point, self.position[..., light], self.facing[..., light])
+
+    def mirrored(self) -> Tensor:
+        """Direction in which the eye sees mirror images, (3, F)."""
+        return self.ray - 2 * dot(self.ray, self.normal) * self.normal
 
 
 def shade_ground(points: Tensor, lamps: Lamps, visible: Tensor) -> Tensor:
@@ -38,34 +65,42 @@ def shade_ground(points: Tensor, lamps: Lamps, visible: Tensor) -> Tensor:
     return total * (_GROUND_ALBEDO / math.pi) + bounce
 
 
-def shade_objects(
-    points: Tensor,
-    normal: Tensor,
-    ray: Tensor,
-    albedo: Tensor,
-    metal: Tensor,
-    lamps: list[Tensor],
-    visible: Tensor,
-) -> Tensor:
-    """Radiance of objects towards the camera, (3, F)."""
-    mirrored = ray - 2 * dot(ray, normal) * normal
-    facing_camera = -dot(ray, normal).clamp(-1.0, -1e-3)
-    diffuse = torch.zeros_like(points)
-    gloss = torch.zeros_like(points)
+def shade_rubber(surface: Surface, albedo: Tensor, visible: Tensor) -> Tensor:
+    """Radiance of rubber, nearly matt, (3, F).
+
+    Args:
+        surface: F points.
+        albedo: (3, F).
+        visible: share of each lamp that a point sees, (4, F).
+    """
+    total = torch.zeros_like(albedo)
     for light, color in enumerate(COLORS):
-        position, facing = lamps[0][:, :, light], lamps[1][:, :, light]
-        strength, towards, wide = arriving(light, points, position, facing)
-        facing_light = dot(towards, normal).clamp_min(0)
-        strength = strength * visible[light]
-        tint = points.new_tensor(color)[:, None]
-        diffuse += strength * facing_light * tint
-        half = dot(unit(towards - ray), normal)
+        strength, towards, _ = surface.light(light)
+        arrived = strength * dot(towards, surface.normal).clamp_min(0) * visible[light]
+        total += arrived * albedo.new_tensor(color)[:, None]
+    return albedo * (0.93 / math.pi * total + 0.102 * (1 - surface.normal[2])) + 0.0036
+
+
+def shade_metal(surface: Surface, albedo: Tensor, visible: Tensor, mirror: Tensor) -> Tensor:
+    """Radiance of metal, (3, F): a blurred and a sharp mirror image and highlights of the lamps.
+
+    Args:
+        surface: F points.
+        albedo: (3, F).
+        visible: share of each lamp that a point sees, (4, F).
+        mirror: what is mirrored but the lamps, (3, F).
+    """
+    facing_camera = -dot(surface.ray, surface.normal).clamp(-1.0, -1e-3)
+    total = mirror.clone()
+    for light, color in enumerate(COLORS):
+        strength, towards, wide = surface.light(light)
+        facing_light = dot(towards, surface.normal).clamp_min(0)
+        half = dot(unit(towards - surface.ray), surface.normal)
         shine = 0.4 * _shine(half, facing_light, facing_camera, 0.2 + wide)
         shine += 0.6 * _shine(half, facing_light, facing_camera, 0.01 + wide)
-        gloss += strength * shine * (facing_light > 0) * tint
-    rubber = albedo * (0.93 / math.pi * diffuse + 0.102 * (1 - normal[2])) + 0.0036
-    mirror = 0.4 * _surroundings(mirrored, 0.12) + 0.6 * _surroundings(mirrored, 0.01)
-    return torch.where(metal, albedo * (mirror + gloss), rubber)
+        arrived = strength * visible[light] * shine * (facing_light > 0)
+        total += arrived * albedo.new_tensor(color)[:, None]
+    return albedo * total
 
 
 def _shine(half: Tensor, facing_light: Tensor, facing_camera: Tensor, rough: Tensor) -> Tensor:
@@ -80,15 +115,25 @@ def _smith(cosine: Tensor, square: Tensor) -> Tensor:
     return 2 * cosine / (cosine + (square + (1 - square) * cosine**2).sqrt())
 
 
-def _surroundings(direction: Tensor, blur: float) -> Tensor:
-    """Radiance of ground, wall and black sky in a direction (3, F), edges softened by `blur`."""
-    ground = torch.sigmoid((-direction[2] - 0.04) / blur)
+def surroundings(direction: Tensor, ground: Tensor | float = 0.2) -> Tensor:
+    """Mirror image of ground, wall and black sky, (3, F) or, of grey ground, (1, F).
+
+    Args:
+        direction: unit vectors from the surface, (3, F).
+        ground: radiance of the ground in that direction.
+    """
+    blurred, sharp = (_scenery(direction, ground, blur) for blur in (0.12, 0.01))
+    return 0.4 * blurred + 0.6 * sharp
+
+
+def _scenery(direction: Tensor, ground: Tensor | float, blur: float) -> Tensor:
+    below = torch.sigmoid((-direction[2:] - 0.04) / blur)
     flat = (direction[0] ** 2 + direction[1] ** 2).sqrt().clamp_min(1e-6)
     towards_wall = (_UPHILL[0] * direction[0] + _UPHILL[1] * direction[1]) / flat
     wall = (0.14 - 0.08 * direction[2]).clamp(0.07, 0.14)
     wall = wall * torch.sigmoid((towards_wall - math.cos(math.radians(57))) / blur)
     wall = wall * torch.sigmoid((0.78 - direction[2]) / blur)
-    return 0.20 * ground + (1 - ground) * wall
+    return ground * below + (1 - below) * wall
 
 
 def to_srgb(linear: Tensor) -> Tensor:
