@@ -5,7 +5,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from setexp.config import refuse_bad_overrides, register, with_table_experiment
+from setexp.config import quote_paths, refuse_bad_overrides, register, with_table_experiment
 
 register()
 
@@ -19,6 +19,6 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = with_table_experiment(sys.argv[1:])
+    sys.argv[1:] = with_table_experiment(quote_paths(sys.argv[1:]))
     refuse_bad_overrides(sys.argv[1:])
     main()

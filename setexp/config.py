@@ -175,6 +175,12 @@ def with_table_experiment(arguments: list[str]) -> list[str]:
     return arguments if first is None else [*arguments, f"experiment={first}"]
 
 
+def quote_paths(arguments: list[str]) -> list[str]:
+    """Arguments as Hydra can read them: run folders hold "=" and ",", which its grammar splits at."""
+    path = re.compile(r"([\w.]+)=([^'\"\[{(]*=[^'\"]*/.*|[^'\"\[{(]*/[^'\"]*=.*)")
+    return [path.sub(r"\1='\2'", a) if path.fullmatch(a) else a for a in arguments]
+
+
 def refuse_bad_overrides(arguments: list[str]) -> None:
     """Exit with code 2 and one line where Hydra would print paragraphs and exit with code 1."""
     options = get_args_parser().parse_args(arguments)

@@ -1,8 +1,8 @@
 """Poolings: a set of features to one vector, sum, mean and max.
 
 Each maps features (B, N, C) and mask (B, N) to a pooled vector (B, C) and the relaxed order it
-used, which is None here. `masked=False` lets padded rows take part, as the authors' code often does.
-FSPool has a file of its own.
+used, which is None here. `masked=False` lets padded rows take part, as the authors' code often
+does. FSPool has a file of its own.
 """
 
 from __future__ import annotations

@@ -87,7 +87,8 @@ def _draw(images: torch.Tensor, scenes: list[list[tuple[str, list[Pair]]]]) -> F
         figure,
         "The objects that a network reads off an image",
         "Each scene from above, with the camera at the bottom: what is predicted, and on the right"
-        " what is true.\nA prediction is right if material, colour, shape and size are.",
+        " what is true.\nA prediction is right if material, colour, shape and size are, wherever it"
+        " stands.",
     )
     _draw_legend(figure)
     return figure

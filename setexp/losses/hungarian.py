@@ -32,8 +32,8 @@ class HungarianLoss(nn.Module):
         super().__init__()
         if set_size > max_size:
             raise ConfigError(
-                f"loss: a Hungarian loss on sets of {set_size} takes too long (max_size={max_size}); "
-                "use loss=chamfer, or raise max_size"
+                f"loss: a Hungarian loss on sets of {set_size} takes too long "
+                f"(max_size={max_size}); use loss=chamfer, or raise max_size"
             )
         self.cost, self.steps, self.mask_channel = cost, steps, mask_channel
 

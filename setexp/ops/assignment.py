@@ -33,7 +33,8 @@ def assignment(cost: Tensor) -> Tensor:
     if not np.isfinite(matrices).all():
         bad = int((~np.isfinite(matrices)).any((1, 2)).nonzero()[0][0])
         raise NonFiniteError(
-            f"matching: cost matrix {bad} of {len(matrices)} (shape {tuple(cost.shape)}) is not finite"
+            f"matching: cost matrix {bad} of {len(matrices)} (shape {tuple(cost.shape)}) "
+            "is not finite"
         )
     columns = _solve(matrices)
     return torch.from_numpy(columns).reshape(cost.shape[:-1]).to(cost.device, non_blocking=True)

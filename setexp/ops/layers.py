@@ -12,10 +12,10 @@ class Linear(nn.Linear):
     """A linear layer that rounds alike alone and in a stack of seeds.
 
     `torch.nn.Linear` fuses the bias into the product when it runs alone but not under `vmap`, and
-    products with a single row or column take other routes through the BLAS when they are batched.
-    Both change the last bit. Here the bias is added afterwards, rows are flattened first, and a
-    width of one is a multiplication. Weights are Xavier uniform and biases zero, as in all of the
-    authors' FSPool and DSPN models.
+    products take other routes through the BLAS when they are batched. Both change the last bit.
+    Here the bias is added afterwards, the product is always a batched one, and a width of one is a
+    multiplication. Weights are Xavier uniform and biases zero, as in all of the authors' FSPool
+    and DSPN models.
 
     Shapes: (..., in_features) to (..., out_features).
     """
@@ -31,7 +31,7 @@ class Linear(nn.Linear):
         elif self.out_features == 1:
             y = (x * self.weight.squeeze(0)).sum(-1, keepdim=True)
         else:
-            y = x.reshape(-1, self.in_features) @ self.weight.mT
+            y = torch.bmm(x.reshape(1, -1, self.in_features), self.weight.mT.unsqueeze(0))
             y = y.reshape(*x.shape[:-1], self.out_features)
         return y if self.bias is None else y + self.bias
 

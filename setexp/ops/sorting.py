@@ -1,8 +1,8 @@
 """Sorting each feature across a set: hard, and relaxed (NeuralSort).
 
-Both are used through their transpose: a pooling's weights per *position* are carried to weights per
-*element*, which is all that FSPool and FSUnpool need (Thesis, 5.4). Feature-major layout throughout,
-(..., C, N), so that the sorted axis is contiguous.
+Both are used through their transpose: a pooling's weights per *position* are carried to weights
+per *element*, which is all that FSPool and FSUnpool need (Thesis, 5.4). Feature-major layout
+throughout, (..., C, N), so that the sorted axis is contiguous.
 """
 
 from __future__ import annotations
@@ -91,6 +91,10 @@ class RelaxedOrder(NamedTuple):
 
     def to_elements(self, weights: Tensor) -> Tensor:
         """Carry weights per position (..., C, N) to elements: transposed permutation times them."""
+        if torch.compiler.is_compiling():
+            # kernels are fused anyway, and PyTorch 2.14 compiles wrong second derivatives of custom
+            # functions within torch.func.grad (DSPN's inner steps)
+            return _matvec(self.permutation.mT, weights)
         return _Transposed.apply(self.x, self.spread, self.slope, weights, self.permutation)
 
 
@@ -128,19 +132,17 @@ class _Transposed(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         _, _, slope, w, permutation = inputs
-        ctx.save_for_backward(slope, w, permutation)
+        ctx.save_for_backward(slope, w, permutation, output)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        slope, w, permutation = ctx.saved_tensors
+        slope, w, permutation, output = ctx.saved_tensors
         pulled = _matvec(permutation, grad)
         reach = w * pulled
-        # the output is found again rather than saved, or a compiled second derivative would miss it
-        w_and_slopes = [w.expand_as(reach), (slope * w).expand_as(reach)]
-        columns = torch.stack([*w_and_slopes, reach, slope * reach], dim=-1)
+        columns = torch.stack([(slope * w).expand_as(reach), slope * reach, reach], dim=-1)
         back = permutation.mT @ columns
-        grad_spread = back[..., 2] - back[..., 0] * grad
-        grad_x = back[..., 1] * grad - back[..., 3]
+        grad_x = back[..., 0] * grad - back[..., 1]
+        grad_spread = back[..., 2] - output * grad
         return grad_x, grad_spread, None, _sum_to(pulled, w.shape), None
 
 

@@ -58,7 +58,9 @@ class Fit:
         self.learner: Alone | Stacked = Stacked(tasks) if len(tasks) > 1 else Alone(tasks[0])
         self.parameters = self.learner.named_parameters()
         self.optimizer = (
-            make_optimizer(self.parameters.values(), trainer) if self.parameters else None
+            make_optimizer(self.parameters.values(), trainer, len(tasks))
+            if self.parameters
+            else None
         )
         self.per_epoch = dataset.sizes("train") // trainer.batch_size
         self.total = trainer.epochs * self.per_epoch

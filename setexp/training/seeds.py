@@ -57,7 +57,9 @@ class Stacked:
     def __init__(self, tasks: Sequence[nn.Module]) -> None:
         self.count = len(tasks)
         parameters, self.buffers = stack_module_state(list(tasks))
-        self.parameters = {k: nn.Parameter(p.detach()) for k, p in parameters.items()}
+        trained = [k for k, p in tasks[0].named_parameters() if p.requires_grad]
+        self.parameters = {k: nn.Parameter(parameters[k].detach()) for k in trained}
+        self.buffers |= {k: p.detach() for k, p in parameters.items() if k not in trained}
         self._one = tasks[0]
         self._skeleton = copy.deepcopy(tasks[0]).to("meta")
 

@@ -45,7 +45,7 @@ class Bodies(NamedTuple):
         return [(shape, slice(([0, *ends])[shape], end)) for shape, end in enumerate(ends)]
 
     def to_frame(self, vectors: Tensor) -> Tensor:
-        """Turn and scale vectors (3, K, ...), one or more per body, into units of its half height."""
+        """Turn and scale vectors (3, K, ...) of each body into units of its half height."""
         tail = (1,) * (vectors.dim() - 2)
         cos, sin, radius = (x.view(-1, *tail) for x in (self.cos, self.sin, self.radius))
         x, y, z = vectors
@@ -58,13 +58,15 @@ class Bodies(NamedTuple):
 
     def take(self, index: Tensor | slice) -> Bodies:
         """Some of the bodies; `groups` is kept and means nothing for them."""
-        if isinstance(index, Tensor):
-            return Bodies(*(field.index_select(-1, index) for field in self[:-1]), self.groups)
-        return Bodies(*(field[..., index] for field in self[:-1]), self.groups)
+        if isinstance(index, slice):
+            return Bodies._make([*(field[..., index] for field in self[:-1]), self.groups])
+        # Several times faster than indexing with a tensor.
+        fields = (field.index_select(-1, index) for field in self[:-1])
+        return Bodies._make([*fields, self.groups])
 
     def corners(self) -> Tensor:
         """Corners of the upright boxes around bodies, (3, K, 8), in world units."""
-        sign = torch.tensor([-1.0, 1.0], device=self.centre.device)
+        sign = self.centre.new_tensor([-1.0, 1.0])
         unit = torch.cartesian_prod(sign, sign, sign).T[:, None]
         x, y, z = unit * self.radius[:, None]
         cos, sin = self.cos[:, None], self.sin[:, None]
@@ -79,12 +81,12 @@ def gather_bodies(scenes: Scenes) -> Bodies:
     order = shape.argsort(stable=True)
     scene, slot, shape = scene[order], slot[order], shape[order]
     turn = view.yaw(scenes.rotation[scene, slot])
-    colors = torch.tensor(words.COLOR_BYTES, device=scene.device).T / 255
+    colors = scenes.coords.new_tensor(words.COLOR_BYTES).T / 255
     return Bodies(
         scene=scene,
         slot=slot,
         centre=scenes.coords[scene, slot].T.contiguous(),
-        radius=torch.tensor(words.RADII, device=scene.device)[scenes.size[scene, slot]],
+        radius=scenes.coords.new_tensor(words.RADII)[scenes.size[scene, slot]],
         cos=turn.cos(),
         sin=turn.sin(),
         albedo=colors[:, scenes.color[scene, slot]],

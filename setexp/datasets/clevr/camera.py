@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -54,17 +55,47 @@ def project(
     return torch.stack([u, v, depth], dim=-1)
 
 
-def film(
-    rows: Tensor, columns: Tensor, *, height: int, width: int, aspect: float
-) -> tuple[Tensor, Tensor]:
-    """Coordinates x, y of pixel centres on the plane at depth 1, for rays x right + y up - back."""
-    x = (columns + 0.5 - width / 2) / (FOCAL * width)
-    y = (height / 2 - rows - 0.5) / (FOCAL * aspect * height)
-    return x, y
+class Frame(NamedTuple):
+    """The cameras and the pixels of S pictures.
+
+    Args:
+        position: of the cameras, (S, 3).
+        height: rows.
+        width: columns.
+        aspect: width over height of the frame that the pixels sample.
+    """
+
+    position: Tensor
+    height: int
+    width: int
+    aspect: float
+
+    def film(self, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixel centres on the plane at depth 1: x, y of rays x right + y up - back."""
+        x = (columns + 0.5 - self.width / 2) / (FOCAL * self.width)
+        y = (self.height / 2 - rows - 0.5) / (FOCAL * self.aspect * self.height)
+        return x, y
+
+    def rays(self, scene: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Rays through F pixels, with length 1 along the optical axis, (3, F)."""
+        x, y = self.film(rows, columns)
+        frames = axes(self.position).permute(1, 2, 0).flatten(0, 1).index_select(1, scene)
+        return x * frames[:3] + y * frames[3:6] - frames[6:]
+
+    def see(self, points: Tensor, scene: Tensor) -> Tensor:
+        """`project` with components first: points (3, K, P) of scenes (K,) as u, v, depth."""
+        seen = project(
+            points.permute(1, 2, 0),
+            self.position.index_select(0, scene),
+            height=self.height,
+            width=self.width,
+            aspect=self.aspect,
+        )
+        return seen.permute(2, 0, 1)
 
 
 def directions(position: Tensor) -> dict[str, Tensor]:
-    """The scene file's six directions as seen from cameras, each (..., 3); the first four are flat."""
+    """The scene file's six directions from cameras (..., 3), each (..., 3); four are horizontal."""
     back = torch.cat([position[..., :2], torch.zeros_like(position[..., 2:])], dim=-1)
     behind = -back / back.norm(dim=-1, keepdim=True)
     right = torch.stack([behind[..., 1], -behind[..., 0], behind[..., 2]], dim=-1)

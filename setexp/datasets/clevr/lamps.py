@@ -50,19 +50,21 @@ class Lamps(NamedTuple):
 
 def gather_lamps(positions: Tensor) -> Lamps:
     """The four lights from the positions (S, 3, 3) of three."""
-    sun = _FAR * torch.tensor(_SUN_DIRECTION, device=positions.device)
+    sun = _FAR * positions.new_tensor(_SUN_DIRECTION)
     # A square of the disc's area.
     sun_side = _FAR * math.sqrt(math.pi) * math.tan(_SUN_ANGLE / 2)
     position = torch.cat([positions, sun.expand(len(positions), 1, 3)], dim=1).permute(2, 0, 1)
     facing = position / position.norm(dim=0)
-    side = torch.tensor([*_SIDES, sun_side], device=positions.device)
+    side = positions.new_tensor([*_SIDES, sun_side])
     across = torch.stack([-facing[1], facing[0], torch.zeros_like(facing[0])])
     across = across / across.norm(dim=0)
     along = torch.linalg.cross(facing, across, dim=0)
     return Lamps(position, facing, across * side / 2, along * side / 2)
 
 
-def arriving(light: int, points: Tensor, position: Tensor, facing: Tensor) -> tuple[Tensor, ...]:
+def arriving(
+    light: int, points: Tensor, position: Tensor, facing: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Light of one lamp at points that face it, without its colour.
 
     Args:

@@ -11,30 +11,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from setexp.datasets.clevr import camera as view
 from setexp.datasets.clevr.bodies import Bodies, gather_bodies
+from setexp.datasets.clevr.camera import Frame, axes
 from setexp.datasets.clevr.solids import first_hit, from_core, unit
 
 if TYPE_CHECKING:
     from setexp.datasets.clevr.scenes import Scenes
 
 _CHUNK_PIXELS = 1_500_000
-
-
-class Frame(NamedTuple):
-    """The cameras and the pixels of S pictures.
-
-    Args:
-        position: of the cameras, (S, 3).
-        height: rows.
-        width: columns.
-        aspect: width over height of the frame that the pixels sample.
-    """
-
-    position: Tensor
-    height: int
-    width: int
-    aspect: float
 
 
 class Hits(NamedTuple):
@@ -77,7 +61,7 @@ def pixels_around(uv: Tensor, frame: Frame) -> tuple[Tensor, Tensor, Tensor]:
     Returns:
         index of the box, row and column of each pixel, (F,) each.
     """
-    limit = torch.tensor([[frame.width], [frame.height]], device=uv.device)
+    limit = uv.new_tensor([[frame.width], [frame.height]])
     low = (uv.amin(-1) - 0.5).ceil().clamp_min(0).minimum(limit).long()
     high = (uv.amax(-1) - 0.5).floor().minimum(limit - 1.0).clamp_min(-1).long()
     columns, rows = (high - low + 1).clamp_min(0)
@@ -85,14 +69,6 @@ def pixels_around(uv: Tensor, frame: Frame) -> tuple[Tensor, Tensor, Tensor]:
     across, left, top = torch.stack([columns, *low]).index_select(1, box)
     row = torch.div(number, across, rounding_mode="floor")
     return box, top + row, left + number - row * across
-
-
-def rays(frame: Frame, scene: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Directions of rays through pixels, of depth 1 along the optical axis, (3, F)."""
-    size = {"height": frame.height, "width": frame.width, "aspect": frame.aspect}
-    x, y = view.film(rows, columns, **size)
-    axes = view.axes(frame.position).permute(1, 2, 0).reshape(9, -1).index_select(1, scene)
-    return x * axes[:3] + y * axes[3:6] - axes[6:]
 
 
 def first_hits(bodies: Bodies, frame: Frame) -> Hits:
@@ -105,7 +81,7 @@ def first_hits(bodies: Bodies, frame: Frame) -> Hits:
     scene, rows, columns, body, depth, pixel = (
         field.index_select(0, seen) for field in (scene, rows, columns, body, depth, pixel)
     )
-    ray = rays(frame, scene, rows, columns)
+    ray = frame.rays(scene, rows, columns)
     point = frame.position.T.index_select(1, scene) + depth * ray
     normal = bodies.take(body).to_world(normal.index_select(1, seen))
     return Hits(body, pixel, point, normal, unit(ray))
@@ -116,16 +92,15 @@ def _all_hits(bodies: Bodies, frame: Frame) -> tuple[Tensor, ...]:
     found = []
     for shape, span in bodies.spans():
         some = bodies.take(span)
-        position = frame.position[some.scene]
-        size = {"height": frame.height, "width": frame.width, "aspect": frame.aspect}
-        uv = view.project(some.corners().permute(1, 2, 0), position, **size)
-        member, rows, columns = pixels_around(uv.permute(2, 0, 1)[:2], frame)
-        axes = some.to_frame(view.axes(position).permute(2, 0, 1))
+        uv = frame.see(some.corners(), some.scene)[:2]
+        member, rows, columns = pixels_around(uv, frame)
+        position = frame.position.index_select(0, some.scene)
+        turned = some.to_frame(axes(position).permute(2, 0, 1))
         origin = some.to_frame(position.T - some.centre)
         # Right, up and back in the body's frame, and the camera's place in it.
-        frames = torch.cat([axes.permute(2, 0, 1).flatten(0, 1), origin])
+        frames = torch.cat([turned.permute(2, 0, 1).flatten(0, 1), origin])
         frames = frames.index_select(1, member)
-        x, y = view.film(rows, columns, **size)
+        x, y = frame.film(rows, columns)
         direction = x * frames[:3] + y * frames[3:6] - frames[6:9]
         depth = first_hit(shape, frames[9:], direction)
         kept = depth.isfinite().nonzero()[:, 0]
@@ -139,9 +114,7 @@ def _all_hits(bodies: Bodies, frame: Frame) -> tuple[Tensor, ...]:
     return tuple(torch.cat(parts, dim=-1) for parts in zip(*found, strict=True))
 
 
-def visible_pixels(
-    scenes: Scenes, *, height: int, width: int, chunk: int | None = None
-) -> Tensor:
+def visible_pixels(scenes: Scenes, *, height: int, width: int, chunk: int | None = None) -> Tensor:
     """Pixels that show each object in a picture without antialiasing, int64 (S, N)."""
     chunk = chunk or max(1, _CHUNK_PIXELS // (height * width))
     counts = torch.zeros_like(scenes.shape)

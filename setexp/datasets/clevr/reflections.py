@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from setexp.datasets.clevr import camera as view
 from setexp.datasets.clevr.bodies import Bodies
-from setexp.datasets.clevr.raster import Frame, spread
+from setexp.datasets.clevr.camera import Frame
+from setexp.datasets.clevr.raster import spread
 from setexp.datasets.clevr.shading import Surface, shade_metal, shade_rubber, surroundings
 from setexp.datasets.clevr.solids import crossing, from_core, unit
 
@@ -45,9 +45,7 @@ def _ground_in(
 ) -> Tensor:
     """Radiance of the ground in a direction; beyond the picture, that at its border."""
     reach = point[2] / -direction[2].clamp_max(-0.02)
-    place = (point + reach * direction).T[:, None]
-    size = {"height": frame.height, "width": frame.width, "aspect": frame.aspect}
-    u, v, depth = view.project(place, frame.position.index_select(0, scene), **size)[:, 0].T
+    u, v, depth = frame.see((point + reach * direction)[..., None], scene)[..., 0]
     # What lies behind the camera continues the picture's lower border.
     behind = depth < 0.1
     column = u.masked_fill(behind, frame.width / 2).clamp(0, frame.width - 1).long()
@@ -57,7 +55,7 @@ def _ground_in(
 
 def _plain_look(bodies: Bodies, surface: Surface) -> Tensor:
     """Radiance of mirrored objects (F,), without shadows and further mirror images."""
-    visible = torch.ones(4, 1, device=surface.point.device)
+    visible = surface.point.new_ones(4, 1)
     rubber = shade_rubber(surface, bodies.albedo, visible)
     metal = shade_metal(surface, bodies.albedo, visible, surroundings(surface.mirrored()))
     return torch.where(bodies.metal, metal, rubber)
@@ -92,7 +90,8 @@ def _other_bodies(
         place = origin.index_select(1, hit) + enter * way.index_select(1, hit)
         normal = some.take(hit).to_world(unit(from_core(shape, place)))
         nearest.scatter_reduce_(0, ray, enter, "amin")
-        found.append((ray, mirrored[kept].index_select(0, pair.index_select(0, hit)), enter, normal))
+        other = mirrored[kept].index_select(0, pair.index_select(0, hit))
+        found.append((ray, other, enter, normal))
     ray, other, enter, normal = (torch.cat(part, -1) for part in zip(*found, strict=True))
     hit = (nearest.index_select(0, ray) == enter).nonzero()[:, 0]
     ray, enter = ray.index_select(0, hit), enter.index_select(0, hit)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from setexp.datasets.clevr import camera as view
 from setexp.datasets.clevr.bodies import Bodies, gather_bodies
+from setexp.datasets.clevr.camera import ASPECT, Frame
 from setexp.datasets.clevr.lamps import Lamps, gather_lamps
-from setexp.datasets.clevr.raster import Frame, Hits, first_hits, rays
+from setexp.datasets.clevr.raster import Hits, first_hits
 from setexp.datasets.clevr.reflections import mirror_image
 from setexp.datasets.clevr.scenes import Scenes
 from setexp.datasets.clevr.shading import Surface, shade_ground, shade_metal, shade_rubber, to_srgb
@@ -28,7 +28,7 @@ def render(
     width: int,
     supersample: int = 2,
     chunk: int | None = None,
-    aspect: float = view.ASPECT,
+    aspect: float = ASPECT,
 ) -> Tensor:
     """Draw scenes.
 
@@ -56,6 +56,7 @@ def render(
 
 
 def _draw(scenes: Scenes, height: int, width: int, supersample: int, aspect: float) -> Tensor:
+    """Pictures of scenes that fit into memory together."""
     bodies, lamps = gather_bodies(scenes), gather_lamps(scenes.lights)
     frame = Frame(scenes.camera, height, width, aspect)
     ground = _draw_ground(bodies, lamps, frame)
@@ -69,7 +70,8 @@ def _draw(scenes: Scenes, height: int, width: int, supersample: int, aspect: flo
     layers[:3, shiny.pixel] = _draw_metal(bodies, lamps, shiny, frame, ground)
     split = (4, len(scenes.count), height, supersample, width, supersample)
     layers = layers.view(split).sum(dim=(3, 5)) / supersample**2
-    return to_srgb(layers[:3] + (1 - layers[3]) * ground.view(3, *split[1:3], width)).transpose(0, 1).contiguous()
+    behind = ground.view(3, len(scenes.count), height, width)
+    return to_srgb(layers[:3] + (1 - layers[3]) * behind).transpose(0, 1).contiguous()
 
 
 def _draw_ground(bodies: Bodies, lamps: Lamps, frame: Frame) -> Tensor:
@@ -80,7 +82,7 @@ def _draw_ground(bodies: Bodies, lamps: Lamps, frame: Frame) -> Tensor:
     column = pixel % frame.width
     row = torch.div(pixel, frame.width, rounding_mode="floor") % frame.height
     scene = torch.div(pixel, frame.height * frame.width, rounding_mode="floor")
-    ray = rays(frame, scene, row, column)
+    ray = frame.rays(scene, row, column)
     depth = -frame.position[:, 2].index_select(0, scene) / ray[2].clamp_max(-0.05)
     points = frame.position.T.index_select(1, scene) + depth * ray
     visible = on_ground(bodies, lamps, frame, points)

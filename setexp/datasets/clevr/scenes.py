@@ -46,7 +46,7 @@ class Scenes(NamedTuple):
         lights: positions of the lamps key, fill and back, float32 (S, 3, 3).
     """
 
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]  # hides tuple.count
     coords: Tensor
     shape: Tensor
     color: Tensor
@@ -123,35 +123,31 @@ def _empty(count: int, generator: torch.Generator, fewest: int, most: int) -> Sc
     device = generator.device
     number = torch.randint(fewest, most + 1, (count,), generator=generator, device=device)
     zeros = torch.zeros(count, most, dtype=torch.int64, device=device)
-    camera = torch.tensor(view.POSITION, device=device) + view.JITTER * _signed(
-        (count, 3), generator
-    )
-    lights = torch.tensor(LAMP_POSITIONS, device=device) + LAMP_JITTER * _signed(
-        (count, 3, 3), generator
-    )
+    camera = view.JITTER * _signed((count, 3), generator)
+    lights = LAMP_JITTER * _signed((count, 3, 3), generator)
     return Scenes(
         count=number,
-        coords=torch.zeros(count, most, 3, device=device),
+        coords=camera.new_zeros(count, most, 3),
         shape=zeros,
         color=zeros.clone(),
         material=zeros.clone(),
         size=zeros.clone(),
-        rotation=torch.zeros(count, most, device=device),
-        camera=camera,
-        lights=lights,
+        rotation=camera.new_zeros(count, most),
+        camera=camera + camera.new_tensor(view.POSITION),
+        lights=lights + camera.new_tensor(LAMP_POSITIONS),
     )
 
 
 def _signed(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Uniform numbers in -1..1."""
-    return 2 * torch.rand(shape, generator=generator, device=generator.device) - 1
+    drawn = torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float32)
+    return 2 * drawn - 1
 
 
 def _ways(camera: Tensor, directions: str) -> dict[str, Tensor]:
     """The six direction vectors of every scene, (S, 3) each."""
     if directions == "nominal":
-        nominal = torch.tensor(view.POSITION, dtype=camera.dtype, device=camera.device)
-        return view.directions(nominal.expand_as(camera))
+        return view.directions(camera.new_tensor(view.POSITION).expand_as(camera))
     if directions == "per_camera":
         return view.directions(camera)
     raise ConfigError(f"directions={directions!r}; accepted: nominal, per_camera")
@@ -173,9 +169,9 @@ def _place(
         owner (B,), coords (B, N, 2) and size (B, N) of the B attempts that succeeded.
     """
     device = generator.device
-    radii = torch.tensor(words.RADII, device=device)
+    radii = ways.new_tensor(words.RADII)
     size = torch.randint(2, (len(owner), slots), generator=generator, device=device)
-    coords = torch.zeros(len(owner), slots, 2, device=device)
+    coords = ways.new_zeros(len(owner), slots, 2)
     for k in range(slots):
         tries = _EXTENT * _signed((len(owner), _TRIES, 2), generator)
         fits = torch.ones(len(owner), _TRIES, dtype=torch.bool, device=device)
@@ -204,13 +200,11 @@ def _first_of_each(owner: Tensor, *fields: Tensor) -> tuple[Tensor, ...]:
     return tuple(field[kept] for field in (owner, *fields))
 
 
-def _furnish(
-    scenes: Scenes, coords: Tensor, size: Tensor, generator: torch.Generator
-) -> Scenes:
+def _furnish(scenes: Scenes, coords: Tensor, size: Tensor, generator: torch.Generator) -> Scenes:
     """Scenes with objects of these sizes at these places and random other attributes."""
     device = generator.device
     present = scenes.present
-    radius = torch.tensor(words.RADII, device=device)[size]
+    radius = coords.new_tensor(words.RADII)[size]
 
     def choose(options: tuple[object, ...]) -> Tensor:
         drawn = torch.randint(len(options), size.shape, generator=generator, device=device)
@@ -222,12 +216,14 @@ def _furnish(
         color=choose(words.COLORS),
         material=choose(words.MATERIALS),
         size=size * present,
-        rotation=360 * torch.rand(size.shape, generator=generator, device=device) * present,
+        rotation=(180 + 180 * _signed(size.shape, generator)) * present,
     )
 
 
 def _all_visible(scenes: Scenes, fewest: int) -> Tensor:
     """Whether every object of a scene shows enough pixels, bool (S,)."""
+    if fewest <= 0:
+        return torch.ones_like(scenes.count, dtype=torch.bool)
     seen = visible_pixels(scenes, height=_ID_HEIGHT, width=_ID_WIDTH)
     return ((seen >= fewest) | ~scenes.present).all(1)
 

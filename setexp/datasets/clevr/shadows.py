@@ -12,15 +12,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from setexp.datasets.clevr import camera as view
 from setexp.datasets.clevr.bodies import Bodies
+from setexp.datasets.clevr.camera import Frame
 from setexp.datasets.clevr.lamps import Lamps
-from setexp.datasets.clevr.raster import Frame, pixels_around, spread
+from setexp.datasets.clevr.raster import pixels_around, spread
 from setexp.datasets.clevr.solids import CUBE, PLAIN_CUBE, crossing, dot
 
 # Radius of a sphere around each solid, in half heights.
 _BOUNDS = (1.0, 1.6, 1.42)
 LIGHTS = 4
+# Rays that start in an object or right under it do not count: that ground is seen only where a
+# part of a pixel is not covered but its centre is, and would draw a black line there.
+_CLEAR = 1e-6
 
 
 class _Casters(NamedTuple):
@@ -62,12 +65,14 @@ def _covered(shape: int, casters: _Casters, pair: Tensor, points: Tensor, sample
     if shape == CUBE:
         origin = origin / PLAIN_CUBE
         towards, across, along = (v / PLAIN_CUBE for v in (towards, across, along))
+    # The ground touches the plain solid, though the smaller plain cube would float above it.
+    origin[2].clamp_min_(-1.0)
     hidden = torch.zeros_like(origin[0])
     for i in range(samples):
         row = towards + ((2 * i + 1) / samples - 1) * across
         for j in range(samples):
             enter, leave = crossing(shape, origin, row + ((2 * j + 1) / samples - 1) * along)
-            hidden += (enter < leave) & (leave > 0)
+            hidden += (enter < leave) & (enter > _CLEAR)
     return hidden / samples**2
 
 
@@ -106,23 +111,16 @@ def _outline(casters: _Casters, lamps: Lamps, frame: Frame) -> Tensor:
     """Pixel coordinates of points around each caster's shadow on the flat ground, (2, P, 32)."""
     place = casters.bodies.scene * LIGHTS + casters.light
     position, _, across, along = (field.flatten(1).index_select(1, place) for field in lamps)
-    sign = torch.tensor([-1.0, 1.0], device=position.device)
+    sign = position.new_tensor([-1.0, 1.0])
     u, v = torch.cartesian_prod(sign, sign).T
     source = (position[..., None] + across[..., None] * u + along[..., None] * v)[:, :, None]
     body = casters.bodies.corners()[..., None]
     reach = source[2] / (source[2] - body[2])
     fallen = (source + (body - source) * reach).flatten(2)
-    camera = frame.position[casters.bodies.scene]
-    seen = view.project(
-        fallen.permute(1, 2, 0),
-        camera,
-        height=frame.height,
-        width=frame.width,
-        aspect=frame.aspect,
-    ).permute(2, 0, 1)
+    seen = frame.see(fallen, casters.bodies.scene)
     # A shadow that reaches behind the camera may be anywhere in the picture.
     behind = (seen[2] < 0.1).any(-1)[:, None]
-    size = torch.tensor([frame.width, frame.height], device=camera.device)[:, None, None]
+    size = seen.new_tensor([frame.width, frame.height])[:, None, None]
     whole = size * sign.repeat(fallen.shape[-1] // 2).clamp_min(0)
     return torch.where(behind, whole, seen[:2])
 
@@ -157,7 +155,7 @@ def on_objects(
 
 def _near_pairs(bodies: Bodies, lamps: Lamps) -> Tensor:
     """Whether a body may cover a lamp for another one, bool (receiver K, caster K, 4)."""
-    bounds = torch.tensor(_BOUNDS, device=bodies.radius.device)
+    bounds = bodies.radius.new_tensor(_BOUNDS)
     reach = bounds.repeat_interleave(bodies.groups) * bodies.radius
     reach = (reach[:, None] + reach)[..., None]
     lamp = lamps.position[:, bodies.scene] - bodies.centre[..., None]

@@ -1,4 +1,4 @@
-"""CLEVR's words in the order of the one-hot state vectors (released DSPN code), with their looks."""
+"""CLEVR's words, in the order of the one-hot state vectors (released DSPN code), and looks."""
 
 MATERIALS = ("rubber", "metal")
 COLORS = ("cyan", "blue", "yellow", "purple", "red", "green", "gray", "brown")

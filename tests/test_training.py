@@ -1,0 +1,369 @@
+"""Training runs: what they record, when they stop, what they refuse, evaluation without training."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from smoke_runs import (
+    assert_same_run,
+    complaint,
+    config,
+    curve,
+    done,
+    failure,
+    only,
+    read,
+    train,
+    weights,
+)
+from torch import Tensor
+
+from setexp.config import compose_run
+from setexp.datasets.polygons import Polygons
+from setexp.errors import ConfigError
+from setexp.losses.direct import DirectLoss
+from setexp.run import execute
+from setexp.sets import Batch, SetBatch
+from setexp.training import checkpoint
+from setexp.training.optimise import learning_rate
+from setexp.training.randomness import derive, own_draws
+from setexp.training.settings import Trainer
+
+POLYGONS = "experiment=polygons_fspool"
+
+
+def test_a_result_record_says_what_was_measured_and_how(tmp_path: Path) -> None:
+    folder = train(tmp_path, POLYGONS, "dataset.set_size=4", "seeds=[3]")
+    assert folder == tmp_path / "polygons_fspool/dataset.set_size=4/smoke-synthetic"
+    record = read(folder / "seed-3/result.json")
+    expected = {
+        "experiment": "polygons_fspool",
+        "axes": {"dataset.set_size": 4},
+        "scale": "smoke",
+        "source": "synthetic",
+        "seed": 3,
+        "status": "done",
+        "steps": 16,
+        "epochs": 2.0,
+    }
+    assert {key: record[key] for key in expected} == expected
+    assert record["metrics"].keys() == {"loss", "direct", "chamfer", "hungarian"}
+    assert record["parameters"] == sum(v.numel() for v in weights(folder / "seed-3").values())
+    command = "python train.py experiment=polygons_fspool dataset.set_size=4 scale=smoke seeds=[3]"
+    assert record["provenance"]["command"] == command
+    assert {"commit", "device", "machine", "versions", "seconds"} <= record["provenance"].keys()
+    assert read(folder / "seed-3/status.json") == {"status": "done"}
+    assert (folder / "seed-3/config.yaml").exists()
+
+
+def test_curves_have_every_window_and_evaluation(tmp_path: Path) -> None:
+    folder = train(tmp_path, POLYGONS, "evaluation.during=test", "trainer.log_every=3") / "seed-0"
+    lines = curve(folder)
+    training = [line for line in lines if "train/loss" in line]
+    assert [line["step"] for line in training] == [3, 6, 9, 12, 15]
+    assert [line["epoch"] for line in training] == [0, 0, 1, 1, 1]
+    assert [line["step"] for line in lines if "test/direct" in line] == [8, 16]
+    final = read(folder / "result.json")["metrics"]["direct"]
+    assert lines[-1]["test/direct"] == final, "polygons evaluate on the same sets every time"
+
+
+def test_training_learns_something(tmp_path: Path) -> None:
+    folder = train(tmp_path, POLYGONS, "trainer.epochs=20", "trainer.log_every=8") / "seed-0"
+    losses = [line["train/loss"] for line in curve(folder)]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_steps_end_a_run_within_an_epoch(tmp_path: Path) -> None:
+    folder = train(tmp_path, POLYGONS, "trainer.steps=5") / "seed-0"
+    assert read(folder / "result.json")["steps"] == 5
+    assert read(folder / "result.json")["epochs"] == 5 / 8
+
+
+def test_a_run_without_steps_is_evaluated(tmp_path: Path) -> None:
+    folder = train(tmp_path, "experiment=polygons_random") / "seed-0"
+    assert read(folder / "result.json")["steps"] == 0
+    assert read(folder / "result.json")["metrics"]["hungarian"] > 0
+
+
+def test_learning_rates_change_at_the_start_of_epochs() -> None:
+    trainer = Trainer(lr=8.0, lr_epochs=[2, 3], lr_factor=0.5)
+    assert [learning_rate(trainer, epoch) for epoch in range(5)] == [8.0, 8.0, 4.0, 2.0, 2.0]
+
+
+def test_the_schedule_reaches_the_optimiser(tmp_path: Path) -> None:
+    schedule = ["trainer.lr_epochs=[1]", "trainer.lr_factor=0.0"]
+    once = train(tmp_path / "a", POLYGONS, "trainer.epochs=1") / "seed-0"
+    frozen = train(tmp_path / "b", POLYGONS, *schedule) / "seed-0"
+    after = weights(frozen)
+    assert all(torch.equal(value, after[name]) for name, value in weights(once).items())
+    assert curve(frozen)[-1]["train/lr"] == 0.0
+
+
+def test_evaluations_average_over_sets_not_over_batches(tmp_path: Path) -> None:
+    """16 sets in batches of 16, and of 7, 7 and 2."""
+    arguments = [POLYGONS, "trainer.epochs=1"]
+    whole = train(tmp_path / "a", *arguments, "trainer.eval_batch_size=16") / "seed-0"
+    parts = train(tmp_path / "b", *arguments, "trainer.eval_batch_size=7") / "seed-0"
+    a, b = (read(folder / "result.json")["metrics"] for folder in (whole, parts))
+    assert a == pytest.approx(b, rel=1e-5)
+
+
+def test_derived_seeds_differ_by_purpose_and_leave_the_global_state() -> None:
+    purposes = [("weights",), ("train", 0), ("train", 1), ("test", "evaluate"), ("train", 10)]
+    assert len({derive(seed, *p) for seed in range(20) for p in purposes}) == 100
+    before = torch.get_rng_state()
+    with own_draws(3, torch.device("cpu")):
+        a = torch.rand(3)
+    with own_draws(3, torch.device("cpu")):
+        assert torch.equal(torch.rand(3), a)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# Finished and changed runs
+
+
+def test_finished_seeds_are_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = train(tmp_path, POLYGONS, "seeds=[0]")
+    stamps = {path: path.stat().st_mtime_ns for path in (folder / "seed-0").iterdir()}
+    capsys.readouterr()
+    train(tmp_path, POLYGONS, "seeds=[0,1]")
+    assert f"done already: {folder}/seed-0/result.json" in capsys.readouterr().out
+    assert stamps == {path: path.stat().st_mtime_ns for path in (folder / "seed-0").iterdir()}
+    assert done(folder / "seed-1")
+
+
+def test_a_folder_of_another_config_is_refused_and_can_be_discarded(tmp_path: Path) -> None:
+    folder = train(tmp_path, POLYGONS, "trainer.steps=1")
+    renamed = tmp_path / "polygons_fspool/default"
+    shutil.copytree(folder.parent, renamed)
+    arguments = [POLYGONS, "scale=smoke", "figures=none", f"paths.outputs={tmp_path}"]
+    text = complaint(*arguments)
+    assert "trainer.steps: 1 -> None" in text and "restart=true" in text
+    assert text.count("->") == 1, "only what differs is named"
+    assert "\n" not in text
+    assert read(renamed / "smoke-synthetic/seed-0/result.json")["steps"] == 1
+    execute(compose_run([*arguments, "restart=true"]), [*arguments, "restart=true"])
+    assert read(renamed / "smoke-synthetic/seed-0/result.json")["steps"] == 16
+
+
+def test_where_and_how_may_change_between_two_starts(tmp_path: Path) -> None:
+    folder = train(tmp_path, POLYGONS, "seeds=[0]")
+    same = ["trainer.log_every=5", "trainer.checkpoint_seconds=1", "trainer.stack=0", "threads=1"]
+    assert train(tmp_path, POLYGONS, "seeds=[0]", *same) == folder
+
+
+def test_other_data_in_the_same_folder_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tmp_path, POLYGONS)
+    monkeypatch.setattr(Polygons, "fingerprint", "polygons-2")
+    arguments = [POLYGONS, "scale=smoke", "figures=none", f"paths.outputs={tmp_path}"]
+    assert "data: polygons-1 -> polygons-2" in complaint(*arguments)
+
+
+# Losses that are not finite
+
+
+@pytest.fixture
+def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
+    """Make one batch of one seed's first epoch NaN."""
+
+    def at(seed: int, batch: int) -> None:
+        passes = Polygons.batches
+
+        def batches(
+            self: Polygons, split: str, size: int, generator: torch.Generator, **how: Any
+        ) -> Iterator[Batch]:
+            spoiled = generator.initial_seed() == derive(seed, "train", 0)
+            first = how.get("start", 0)
+            for index, item in enumerate(passes(self, split, size, generator, **how), first):
+                if spoiled and index == batch:
+                    sets = SetBatch(item.input.x * torch.nan, item.input.mask)
+                    yield Batch(sets, sets, item.aux)
+                else:
+                    yield item
+
+        monkeypatch.setattr(Polygons, "batches", batches)
+
+    return at
+
+
+@pytest.mark.parametrize("experiment", ["polygons_fspool", "polygons_mlp_hungarian"])
+def test_a_huge_learning_rate_stops_the_run(experiment: str, tmp_path: Path) -> None:
+    text = failure(tmp_path, f"experiment={experiment}", "trainer.lr=1e30", "seeds=[4]")
+    assert "seed 4" in text and "step 2" in text and "\n" not in text
+    assert f"data seed {derive(4, 'train', 0)}" in text
+    folder = only(tmp_path) / "seed-4"
+    record = read(folder / "result.json")
+    assert (record["status"], record["metrics"]) == ("diverged", None)
+    assert record["why"] == text and record["failed_at_step"] in (1, 2)
+    assert read(folder / "status.json") == {"status": "diverged"}
+    state = checkpoint.load(folder / "checkpoint.pt")
+    assert state["step"] == 0
+    assert all(value.isfinite().all() for value in state["model"].values())
+
+
+def test_the_first_bad_step_is_named_though_losses_are_read_rarely(
+    tmp_path: Path, spoil: Callable[[int, int], None]
+) -> None:
+    spoil(0, 4)
+    text = failure(tmp_path, POLYGONS, "trainer.log_every=50")
+    assert "step 5" in text and f"data seed {derive(0, 'train', 0)}" in text
+    assert read(only(tmp_path) / "seed-0/result.json")["failed_at_step"] == 5
+
+
+def test_healthy_seeds_of_a_stack_finish_with_their_own_numbers(
+    tmp_path: Path, spoil: Callable[[int, int], None]
+) -> None:
+    expected = train(tmp_path / "alone", POLYGONS, "seeds=[0,2]")
+    spoil(1, 3)
+    text = failure(tmp_path / "stack", POLYGONS, "seeds=[0,1,2]")
+    assert "seed 1" in text and "step 4" in text and "\n" not in text
+    folder = only(tmp_path / "stack")
+    for seed in (0, 2):
+        assert_same_run(folder / f"seed-{seed}", expected / f"seed-{seed}")
+    assert read(folder / "seed-1/result.json")["status"] == "diverged"
+    assert checkpoint.load(folder / "seed-1/checkpoint.pt")["step"] <= 3
+
+
+def test_seeds_after_a_diverged_one_still_run(
+    tmp_path: Path, spoil: Callable[[int, int], None]
+) -> None:
+    spoil(0, 1)
+    failure(tmp_path, POLYGONS, "seeds=[0,1]", "trainer.stack=0")
+    folder = only(tmp_path)
+    assert read(folder / "seed-0/result.json")["status"] == "diverged"
+    assert read(folder / "seed-1/result.json")["status"] == "done"
+
+
+def test_a_diverged_seed_is_not_tried_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failure(tmp_path, POLYGONS, "trainer.lr=1e30")
+    train(tmp_path, POLYGONS, "trainer.lr=1e30")
+    assert "diverged already" in capsys.readouterr().out
+
+
+def test_weights_that_are_not_finite_are_not_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss is finite; the square root's gradient at zero is not."""
+    forward = DirectLoss.forward
+
+    def broken(self: DirectLoss, prediction: SetBatch, target: SetBatch) -> Tensor:
+        return forward(self, prediction, target) + (prediction.x * 0).square().sum().sqrt()
+
+    monkeypatch.setattr(DirectLoss, "forward", broken)
+    text = failure(tmp_path, POLYGONS, "trainer.steps=1")
+    assert "not finite after step 1" in text
+    model = weights(only(tmp_path) / "seed-0")
+    assert all(value.isfinite().all() for value in model.values())
+
+
+def test_metrics_that_are_not_finite_are_a_divergence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: DirectLoss, prediction: SetBatch, target: SetBatch) -> Tensor:
+        return prediction.x.sum((0, -1, -2)) * (1.0 if torch.is_grad_enabled() else torch.inf)
+
+    monkeypatch.setattr(DirectLoss, "forward", broken)
+    text = failure(tmp_path, POLYGONS, "trainer.steps=1")
+    assert "direct is" in text and "seed 0" in text
+    assert read(only(tmp_path) / "seed-0/result.json")["status"] == "diverged"
+
+
+def test_a_run_that_raises_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: DirectLoss, prediction: SetBatch, target: SetBatch) -> Tensor:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(DirectLoss, "forward", broken)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train(tmp_path, POLYGONS)
+    state = read(only(tmp_path) / "seed-0/status.json")
+    assert state == {"status": "failed", "step": 0, "steps": 16, "why": "out of memory"}
+
+
+# Evaluation without training
+
+
+def evaluated(folder: Path, *overrides: str) -> dict[str, float]:
+    arguments = [f"checkpoint={folder}/checkpoint.pt", "mode=eval", "scale=smoke", *overrides]
+    execute(compose_run(arguments), arguments)
+    record = read(folder / "evaluation.json")
+    assert record["seed"] == int(folder.name.removeprefix("seed-"))
+    return record["metrics"]
+
+
+def test_evaluation_repeats_the_runs_own_numbers(tmp_path: Path) -> None:
+    """Fresh polygons and random rotations are those of the seed that trained."""
+    for experiment in ("polygons_fspool", "polygons_random"):
+        folder = train(tmp_path / experiment, f"experiment={experiment}", "seeds=[5]") / "seed-5"
+        result = read(folder / "result.json")
+        assert evaluated(folder, f"experiment={experiment}") == result["metrics"]
+        assert read(folder / "result.json") == result
+
+
+def test_evaluation_at_other_inner_steps(tmp_path: Path, data_root: Path) -> None:
+    arguments = ["experiment=dspn_mnist", f"paths.data={data_root}"]
+    steps = ["trainer.steps=2", "evaluation.at=[2,4]", "seeds=[1]"]
+    folder = train(tmp_path, *arguments, *steps) / "seed-1"
+    trained = read(folder / "result.json")["metrics"]
+    names = {"chamfer@2", "chamfer@4", "chamfer_full@2", "chamfer_full@4"}
+    assert trained.keys() == names
+    again = evaluated(folder, *arguments, "evaluation.at=[0,4,6]")
+    assert {"chamfer@0", "chamfer@6", "chamfer_full@6"} <= again.keys()
+    assert {name: again[name] for name in names & again.keys()} == {
+        name: trained[name] for name in names if name.endswith("@4")
+    }
+
+
+def test_evaluation_reads_the_best_weights_of_a_run_that_reports_them(tmp_path: Path) -> None:
+    best = ["trainer.select=best", "trainer.select_metric=direct", "evaluation.during=test"]
+    overrides = [POLYGONS, *best, "trainer.select_lower=false"]
+    folder = train(tmp_path, *overrides) / "seed-0"
+    result = read(folder / "result.json")["metrics"]
+    assert evaluated(folder, *overrides) == result
+    assert evaluated(folder, POLYGONS, "evaluation.during=test") != result
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "no such file"),
+        (b"", "damaged, or not a checkpoint"),
+        (b"PK\x03\x04 cut short", "damaged, or not a checkpoint"),
+    ],
+)
+def test_evaluation_of_what_is_no_checkpoint(
+    content: bytes | None, expected: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "checkpoint.pt"
+    if content is not None:
+        path.write_bytes(content)
+    text = complaint(POLYGONS, "scale=smoke", "mode=eval", f"checkpoint={path}")
+    assert text.startswith(f"checkpoint={path}: {expected}")
+    assert "\n" not in text
+
+
+def test_evaluation_of_another_programs_file(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save({"state_dict": {}}, path)
+    text = complaint(POLYGONS, "scale=smoke", "mode=eval", f"checkpoint={path}")
+    assert text == f"checkpoint={path}: not a checkpoint of this project"
+
+
+def test_evaluation_of_another_model(tmp_path: Path) -> None:
+    path = train(tmp_path, POLYGONS, "trainer.steps=0") / "seed-0/checkpoint.pt"
+    text = complaint(POLYGONS, "scale=smoke", "mode=eval", f"checkpoint={path}", "hidden=8")
+    assert text.startswith(f"checkpoint={path}: another model") and "\n" not in text
+    assert not (path.parent / "evaluation.json").exists()
+
+
+def test_selection_by_a_metric_that_is_not_evaluated(tmp_path: Path) -> None:
+    best = ["trainer.select=best", "trainer.select_metric=accuracy", "evaluation.during=test"]
+    with pytest.raises(ConfigError, match=r"trainer\.select_metric=accuracy: .*direct"):
+        train(tmp_path, POLYGONS, *best)
+    assert config(POLYGONS, "scale=smoke")["trainer"]["epochs"] == 2
