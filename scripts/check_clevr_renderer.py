@@ -19,6 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+# The project need not be installed: this file lies one folder below it.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from setexp.datasets.clevr import camera as view
 from setexp.datasets.clevr import vocabulary as words
 from setexp.datasets.clevr.bodies import gather_bodies
@@ -502,7 +505,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Measure procedural CLEVR against the generator.")
     parser.add_argument("--sample", type=Path, help="folder of real CLEVR scenes and pictures")
     parser.add_argument("--sheet", type=Path, help="PNG to write: sample and own pictures")
-    parser.add_argument("--pictures", type=int, default=150, help="scenes that are drawn")
+    parser.add_argument("--pictures", type=int, default=200, help="scenes that are drawn")
     parser.add_argument("--scenes", type=int, default=8000, help="scenes whose rules are checked")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()

@@ -167,8 +167,10 @@ def with_table_experiment(arguments: list[str]) -> list[str]:
     names = [a.partition("=")[2] for a in arguments if a.startswith("table=")]
     if not names or any(a.startswith("experiment=") for a in arguments):
         return arguments
-    path = CONFIGS / "table" / f"{names[0]}.yaml"
-    if not path.exists():
+    folders = [get_args_parser().parse_known_args(arguments)[0].config_dir, CONFIGS]
+    paths = [Path(folder) / "table" / f"{names[0]}.yaml" for folder in folders if folder]
+    path = next((path for path in paths if path.exists()), None)
+    if path is None:
         return arguments  # Hydra lists the choices
     rows = OmegaConf.load(path).get("rows", {}).values()
     first = next((row.experiment for row in rows if "experiment" in row), None)
@@ -177,7 +179,7 @@ def with_table_experiment(arguments: list[str]) -> list[str]:
 
 def quote_paths(arguments: list[str]) -> list[str]:
     """Arguments as Hydra can read them: run folders hold "=" and ",", which its grammar splits at."""
-    path = re.compile(r"([\w.]+)=([^'\"\[{(]*=[^'\"]*/.*|[^'\"\[{(]*/[^'\"]*=.*)")
+    path = re.compile(r"([\w.]+)=(?=.*/)([^'\"\[{(]*=[^'\"\[{(]*)")
     return [path.sub(r"\1='\2'", a) if path.fullmatch(a) else a for a in arguments]
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from setexp.build import build
-from setexp.config import compose_run, plain, refuse_bad_overrides, register
+from setexp.config import compose_run, plain, quote_paths, refuse_bad_overrides, register
 from setexp.errors import ConfigError, NonFiniteError
 from setexp.run import execute
 from setexp.training import checkpoint
@@ -34,9 +34,14 @@ def config(*overrides: str) -> dict[str, Any]:
 
 def train(outputs: Path, *overrides: str) -> Path:
     """Run a command's overrides in this process; the folder that holds its seeds' folders."""
-    arguments = ["scale=smoke", "figures=none", f"paths.outputs={outputs}", *overrides]
-    execute(compose_run(arguments), arguments)
+    perform("scale=smoke", "figures=none", f"paths.outputs={outputs}", *overrides)
     return only(outputs)
+
+
+def perform(*overrides: str) -> None:
+    """Run a command's overrides in this process."""
+    arguments = quote_paths(list(overrides))
+    execute(compose_run(arguments), arguments)
 
 
 def only(outputs: Path) -> Path:
@@ -48,7 +53,7 @@ def only(outputs: Path) -> Path:
 def complaint(*overrides: str) -> str:
     """What a command that cannot work prints, without the leading "error: "."""
     with pytest.raises(ConfigError) as caught:
-        execute(compose_run(list(overrides)), list(overrides))
+        perform(*overrides)
     return str(caught.value)
 
 

@@ -8,13 +8,14 @@ from typing import NamedTuple
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+from torch.testing import assert_close
+
 from setexp.decoders.dspn import DSPN, InnerReduction
 from setexp.encoders.fspool import FSPool
 from setexp.encoders.set_encoder import ElementMLP, PairMLP, SetEncoder
 from setexp.ops.position_weights import WeightInit
 from setexp.sets import Encoding, SetBatch
-from torch import Tensor
-from torch.testing import assert_close
 
 Golden = Callable[[str], dict[str, Tensor]]
 pytestmark = pytest.mark.usefixtures("float64")

@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.testing import assert_close
+
 from setexp.losses.base import Steps
 from setexp.losses.chamfer import ChamferLoss
 from setexp.losses.direct import DirectLoss
@@ -14,8 +17,6 @@ from setexp.losses.hungarian import HungarianLoss
 from setexp.ops.assignment import assignment
 from setexp.ops.costs import Cost, pair_cost
 from setexp.sets import SetBatch
-from torch import Tensor, nn
-from torch.testing import assert_close
 
 Golden = Callable[[str], dict[str, Tensor]]
 LOSSES = {"chamfer": ChamferLoss, "direct": DirectLoss, "hungarian": HungarianLoss}

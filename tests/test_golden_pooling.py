@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.testing import assert_close
+
 from setexp.decoders.fsunpool import FSUnpoolDecoder
 from setexp.encoders.fspool import FSPool
 from setexp.ops.pairs import add_pairs
 from setexp.ops.position_weights import WeightInit
 from setexp.sets import Encoding
-from torch import Tensor
-from torch.testing import assert_close
 
 Golden = Callable[[str], dict[str, Tensor]]
 pytestmark = pytest.mark.usefixtures("float64")

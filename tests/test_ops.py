@@ -216,7 +216,7 @@ def test_weights_are_interpolated(seed: int, n: int, n_pieces: int) -> None:
 def test_initial_weights() -> None:
     assert WeightInit.ones(2, 3).tolist() == [[1, 1, 1], [1, 1, 1]]
     assert abs(WeightInit.normal(100, 100).std() - 1) < 0.02
-    assert abs(WeightInit.kaiming(100, 100).std() - 0.1) < 0.002
+    assert abs(WeightInit.kaiming(400, 25).std() - 0.2) < 0.004
     with pytest.raises(ValueError, match="set_size"):
         PositionWeights(features=1, n_pieces=None, set_size=None, init=WeightInit.ones)
 

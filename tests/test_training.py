@@ -15,17 +15,16 @@ from smoke_runs import (
     done,
     failure,
     only,
+    perform,
     read,
     train,
     weights,
 )
 from torch import Tensor
 
-from setexp.config import compose_run
 from setexp.datasets.polygons import Polygons
 from setexp.errors import ConfigError
 from setexp.losses.direct import DirectLoss
-from setexp.run import execute
 from setexp.sets import Batch, SetBatch
 from setexp.training import checkpoint
 from setexp.training.optimise import learning_rate
@@ -145,7 +144,7 @@ def test_a_folder_of_another_config_is_refused_and_can_be_discarded(tmp_path: Pa
     assert text.count("->") == 1, "only what differs is named"
     assert "\n" not in text
     assert read(renamed / "smoke-synthetic/seed-0/result.json")["steps"] == 1
-    execute(compose_run([*arguments, "restart=true"]), [*arguments, "restart=true"])
+    perform(*arguments, "restart=true")
     assert read(renamed / "smoke-synthetic/seed-0/result.json")["steps"] == 16
 
 
@@ -290,8 +289,7 @@ def test_a_run_that_raises_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def evaluated(folder: Path, *overrides: str) -> dict[str, float]:
-    arguments = [f"checkpoint={folder}/checkpoint.pt", "mode=eval", "scale=smoke", *overrides]
-    execute(compose_run(arguments), arguments)
+    perform(f"checkpoint={folder}/checkpoint.pt", "mode=eval", "scale=smoke", *overrides)
     record = read(folder / "evaluation.json")
     assert record["seed"] == int(folder.name.removeprefix("seed-"))
     return record["metrics"]

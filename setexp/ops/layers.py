@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,7 @@ class MLP(nn.Sequential):
 
     def __init__(self, widths: Sequence[int]) -> None:
         layers: list[nn.Module] = []
-        for wide, narrow in zip(widths, widths[1:], strict=False):
+        for wide, narrow in pairwise(widths):
             layers += [Linear(wide, narrow), nn.ReLU()]
         super().__init__(*layers[:-1])
 

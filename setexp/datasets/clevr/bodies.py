@@ -64,6 +64,13 @@ class Bodies(NamedTuple):
         fields = (field.index_select(-1, index) for field in self[:-1])
         return Bodies._make([*fields, self.groups])
 
+    def neighbours(self) -> tuple[Tensor, Tensor]:
+        """All ordered pairs of different bodies in the same scene, sorted by the first."""
+        same = self.scene[:, None] == self.scene
+        same.fill_diagonal_(False)
+        first, second = same.nonzero(as_tuple=True)
+        return first, second
+
     def corners(self) -> Tensor:
         """Corners of the upright boxes around bodies, (3, K, 8), in world units."""
         sign = self.centre.new_tensor([-1.0, 1.0])

@@ -72,9 +72,7 @@ def _other_bodies(
     """
     per_body = torch.bincount(body, minlength=len(bodies.scene))
     first = per_body.cumsum(0) - per_body
-    same = bodies.scene[:, None] == bodies.scene
-    same.fill_diagonal_(False)
-    looking, mirrored = (same & (per_body > 0)[:, None]).nonzero(as_tuple=True)
+    looking, mirrored = bodies.neighbours()
     nearest = point.new_full((point.shape[1],), torch.inf)
     found = []
     for shape, span in bodies.spans():

@@ -12,13 +12,11 @@ from torch import Tensor
 from setexp.datasets.clevr.bodies import Bodies, gather_bodies
 from setexp.datasets.clevr.camera import ASPECT, Frame
 from setexp.datasets.clevr.lamps import Lamps, gather_lamps
-from setexp.datasets.clevr.raster import Hits, first_hits
+from setexp.datasets.clevr.raster import Hits, first_hits, scenes_at_once
 from setexp.datasets.clevr.reflections import mirror_image
 from setexp.datasets.clevr.scenes import Scenes
 from setexp.datasets.clevr.shading import Surface, shade_ground, shade_metal, shade_rubber, to_srgb
 from setexp.datasets.clevr.shadows import on_ground, on_objects
-
-_CHUNK_SAMPLES = {"cpu": 600_000, "cuda": 20_000_000}
 
 
 def render(
@@ -43,9 +41,7 @@ def render(
     Returns:
         uint8 (S, 3, height, width).
     """
-    samples = height * width * supersample**2
-    budget = _CHUNK_SAMPLES.get(scenes.camera.device.type, _CHUNK_SAMPLES["cuda"])
-    chunk = chunk or max(1, budget // samples)
+    chunk = chunk or scenes_at_once(scenes.camera.device, height * width * supersample**2)
     parts = [
         _draw(scenes.rows(slice(start, start + chunk)), height, width, supersample, aspect)
         for start in range(0, len(scenes.count), chunk)

@@ -16,7 +16,7 @@ from setexp.datasets.clevr.bodies import Bodies
 from setexp.datasets.clevr.camera import Frame
 from setexp.datasets.clevr.lamps import Lamps
 from setexp.datasets.clevr.raster import pixels_around, spread
-from setexp.datasets.clevr.solids import CUBE, PLAIN_CUBE, crossing, dot
+from setexp.datasets.clevr.solids import CUBE, PLAIN_CUBE, crossing, dot, unit
 
 # Radius of a sphere around each solid, in half heights.
 _BOUNDS = (1.0, 1.6, 1.42)
@@ -140,7 +140,7 @@ def on_objects(
     visible = points.new_ones(LIGHTS, points.shape[1])
     per_body = torch.bincount(body, minlength=len(bodies.scene))
     first = per_body.cumsum(0) - per_body
-    shadowed, shadowing, light = _near_pairs(bodies, lamps).nonzero(as_tuple=True)
+    shadowed, shadowing, light = _near_pairs(bodies, lamps)
     for shape, span in bodies.spans():
         kept = ((shadowing >= span.start) & (shadowing < span.stop)).nonzero()[:, 0]
         receiver, lamp = shadowed[kept], light[kept]
@@ -153,16 +153,16 @@ def on_objects(
     return visible
 
 
-def _near_pairs(bodies: Bodies, lamps: Lamps) -> Tensor:
-    """Whether a body may cover a lamp for another one, bool (receiver K, caster K, 4)."""
+def _near_pairs(bodies: Bodies, lamps: Lamps) -> tuple[Tensor, Tensor, Tensor]:
+    """Bodies, others that may cover a lamp for them, and the lamp: P triples of indices."""
+    shadowed, shadowing = bodies.neighbours()
     bounds = bodies.radius.new_tensor(_BOUNDS)
-    reach = bounds.repeat_interleave(bodies.groups) * bodies.radius
-    reach = (reach[:, None] + reach)[..., None]
-    lamp = lamps.position[:, bodies.scene] - bodies.centre[..., None]
-    lamp = lamp / dot(lamp, lamp).sqrt()
-    offset = bodies.centre[:, None] - bodies.centre[..., None]
-    along = dot(lamp[:, :, None], offset[..., None])
-    off = dot(offset, offset)[..., None] - along**2
-    same = bodies.scene[:, None] == bodies.scene
-    same = same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
-    return same[..., None] & (along > -reach) & (off < (reach + 0.1) ** 2)
+    size = bounds.repeat_interleave(bodies.groups) * bodies.radius
+    reach = (size[shadowed] + size[shadowing])[:, None]
+    centre = bodies.centre.index_select(1, shadowed)
+    lamp = unit(lamps.position[:, bodies.scene[shadowed]] - centre[..., None])
+    offset = bodies.centre.index_select(1, shadowing) - centre
+    along = dot(lamp, offset[..., None])
+    off = dot(offset, offset)[:, None] - along**2
+    pair, light = ((along > -reach) & (off < (reach + 0.1) ** 2)).nonzero(as_tuple=True)
+    return shadowed[pair], shadowing[pair], light

@@ -1,0 +1,268 @@
+"""One experiment's seeds: folders, checks against earlier runs, training, records, pictures."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from setexp.build import build
+from setexp.config import axes
+from setexp.errors import ConfigError, NonFiniteError
+from setexp.files import read_json, write_json, write_text
+from setexp.provenance import provenance
+from setexp.report.records import axis_text, slug
+from setexp.training import checkpoint
+from setexp.training.evaluate import Evaluation
+from setexp.training.loop import Fit
+from setexp.training.randomness import derive
+from setexp.training.seeds import stackable
+from setexp.training.tracking import Tracker
+
+log = logging.getLogger(__name__)
+
+# Sections that determine a run's numbers; the rest is where and how.
+_SCIENCE = ("dataset", "encoder", "decoder", "loss", "task", "evaluation", "trainer")
+_NOT_SCIENCE = {
+    "dataset": ("root", "source"),
+    "trainer": ("log_every", "checkpoint_seconds", "stack"),
+}
+
+
+class Experiment:
+    """One experiment's seeds: folders, checks against earlier runs, training, records."""
+
+    def __init__(
+        self,
+        config: DictConfig,
+        nodes: dict[str, Any],
+        overrides: list[str],
+        dataset: Any,
+        evaluation: Evaluation,
+        device: torch.device,
+    ) -> None:
+        self.config, self.nodes, self.dataset = config, nodes, dataset
+        self.evaluation, self.device = evaluation, device
+        self.axes = axes(overrides)
+        self.command = "python train.py " + " ".join(
+            [f"experiment={config.name}", *(f"{k}={axis_text(v)}" for k, v in self.axes.items())]
+            + ([f"scale={config.scale}"] if config.scale != "paper" else [])
+        )
+        folder = Path(config.paths.outputs) / config.name / slug(self.axes)
+        self.folder = folder / f"{config.scale}-{dataset.source}"
+
+    def run(self) -> None:
+        """Train the seeds that have no result yet; several at one step share a process.
+
+        Raises:
+            NonFiniteError: some seeds diverged; the others are finished.
+        """
+        pending = []
+        for seed in self.config.seeds:
+            folder = self.folder / f"seed-{seed}"
+            self._prepare(folder)
+            result = read_json(folder / "result.json")
+            if result is None:
+                pending.append(seed)
+            else:
+                print(f"{result['status']} already: {folder}/result.json")
+        failures = [f for seeds in self._groups(pending) for f in self._fit(seeds)]
+        if failures:
+            raise NonFiniteError("\nerror: ".join(failures))
+
+    def _prepare(self, folder: Path) -> None:
+        """Make a run's folder, or see that it holds the same run."""
+        if self.config.restart and folder.exists():
+            import shutil
+
+            shutil.rmtree(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_text(folder / ".writable", "")
+            (folder / ".writable").unlink()
+        except OSError as error:
+            raise ConfigError(
+                f"paths.outputs={self.config.paths.outputs}: cannot write {folder}: "
+                f"{error.strerror}; name another folder"
+            ) from None
+        science = {s: self._science(s) for s in _SCIENCE} | {"data": self.dataset.fingerprint}
+        before = read_json(folder / "science.json")
+        if before is not None and before != science:
+            changed = ", ".join(_differences(before, science, ""))
+            raise ConfigError(
+                f"{folder} holds a run of another config ({changed}); "
+                "restart=true discards it, paths.outputs=... keeps both"
+            )
+        if before is None:
+            write_json(folder / "science.json", science)
+            write_text(folder / "config.yaml", OmegaConf.to_yaml(self.config, resolve=True))
+
+    def _science(self, section: str) -> Any:
+        node = self.nodes[section]
+        if not isinstance(node, dict):
+            return node
+        skipped = _NOT_SCIENCE.get(section, ())
+        return _jsonable({k: v for k, v in node.items() if k not in skipped})
+
+    def _groups(self, seeds: Sequence[int]) -> Iterator[list[int]]:
+        """Seeds that train together: at the same step, and of a model that is small enough."""
+        if not seeds:
+            return
+        with torch.device("meta"):
+            task = build(self.nodes["task"], "task")
+        size = sum(p.numel() for p in task.parameters())
+        by_step: dict[int, list[int]] = {}
+        for seed in seeds:
+            by_step.setdefault(self._step_of(seed), []).append(seed)
+        for together in by_step.values():
+            if 0 < size <= self.config.trainer.stack and stackable(task):
+                yield together
+            else:
+                yield from ([seed] for seed in together)
+
+    def _step_of(self, seed: int) -> int:
+        path = self.folder / f"seed-{seed}" / "checkpoint.pt"
+        if not path.exists():
+            return 0
+        try:
+            return checkpoint.load(path)["step"]
+        except ConfigError as error:  # the same numbers come out of a second start
+            log.warning("%s; seed %d starts over", error, seed)
+            path.rename(path.with_suffix(".damaged"))
+            return 0
+
+    def _fit(self, seeds: list[int]) -> list[str]:
+        """Train and record some seeds; how each that diverged did."""
+        folders = [self.folder / f"seed-{seed}" for seed in seeds]
+        print(
+            f"{self.command} seeds={seeds} [{self.dataset.source} data, {self.device}]".replace(
+                ", ", ","
+            )
+        )
+        for folder in folders:
+            write_json(folder / "status.json", {"status": "running"})
+        fit = Fit(
+            lambda: build(self.nodes["task"], "task"),
+            self.dataset,
+            self.evaluation,
+            OmegaConf.to_object(self.config.trainer),  # type: ignore[arg-type]
+            seeds,
+            folders,
+            self.device,
+            lambda index, identity, step: self._tracker(
+                seeds[index], folders[index], identity, step
+            ),
+        )
+        try:
+            fit.train()
+        except NonFiniteError as error:
+            if len(seeds) == 1:
+                return self._record(fit, 0, str(error))
+            for tracker in fit.trackers:
+                tracker.finish({"status": "running"})
+            # each goes on alone, which changes nothing for those that are well
+            return [failure for seed in seeds for failure in self._fit([seed])]
+        except BaseException as error:
+            status = "interrupted" if isinstance(error, SystemExit) else "failed"
+            for folder, tracker in zip(folders, fit.trackers, strict=True):
+                state = {"status": status, "step": fit.step, "steps": fit.total, "why": str(error)}
+                write_json(folder / "status.json", state)
+                tracker.finish({"status": status})
+            raise
+        return [failure for i in range(len(seeds)) for failure in self._record(fit, i, None)]
+
+    def _tracker(self, seed: int, folder: Path, identity: str | None, step: int) -> Tracker:
+        table = self.nodes["tracking"]["group"] or self.config.name
+        about = {
+            "name": f"{self.config.name}-{slug(self.axes)}-s{seed}",
+            "group": table,
+            "job_type": f"{self.config.scale}-{self.dataset.source}",
+            "tags": [self.config.scale, self.dataset.source],
+            "config": {**self.nodes, "seed": seed, "axes": self.axes},
+        }
+        tracking: Any = OmegaConf.to_object(self.config.tracking)
+        return Tracker(folder, tracking, about, identity=identity, step=step)
+
+    def _record(self, fit: Fit, index: int, failure: str | None) -> list[str]:
+        """Final metrics, pictures and result record of one seed; how it diverged, if it did."""
+        folder, seed, started = fit.folders[index], fit.seeds[index], time.monotonic()
+        tracker = fit.trackers[index]
+        metrics: dict[str, float] | None = None
+        task = None
+        if failure is None:
+            try:
+                task, metrics = fit.final(index)
+            except NonFiniteError as error:
+                failure = str(error)
+        parameters = sum(p.numel() for p in fit.learner.module(index).parameters())
+        record = {
+            "experiment": self.config.name,
+            "axes": self.axes,
+            "scale": self.config.scale,
+            "source": self.dataset.source,
+            "seed": seed,
+            "status": "done" if failure is None else "diverged",
+            **({} if failure is None else {"why": failure, "failed_at_step": fit.step}),
+            "metrics": metrics,
+            "epochs": fit.step / max(fit.per_epoch, 1),
+            "steps": fit.step,
+            "parameters": parameters,
+            "provenance": provenance(
+                f"{self.command} seeds=[{seed}]",
+                self.device,
+                fit.seconds + time.monotonic() - started,
+            )
+            | {"stacked_seeds": fit.learner.count},
+        }
+        write_json(folder / "result.json", record)
+        write_json(folder / "status.json", {"status": record["status"]})
+        for name, value in (metrics or {}).items():
+            print(f"  seed {seed}  {name:<24} {value:.6g}")
+        print(f"record: {folder}/result.json")
+        if task is not None:
+            for path in draw(self.nodes["figures"], task, self.dataset, folder, seed, self.device):
+                tracker.picture(path.stem, path)
+        tracker.finish({"metrics": metrics, "status": record["status"]})
+        return [] if failure is None else [failure]
+
+
+def draw(
+    figures: dict[str, Any],
+    task: nn.Module,
+    dataset: Any,
+    folder: Path,
+    seed: int,
+    device: torch.device,
+) -> list[Path]:
+    """Pictures of an evaluated task, written to the folder's `pictures`."""
+    pictures: list[Path] = []
+    for figure in build(figures, "figures").values():
+        generator = torch.Generator(device).manual_seed(derive(seed, "figures"))
+        pictures += figure(task, dataset, folder / "pictures", generator)
+    for path in pictures:
+        print(f"picture: {path}")
+    return pictures
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _jsonable(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_jsonable(v) for v in value]
+    return getattr(value, "name", value)
+
+
+def _differences(a: Any, b: Any, path: str) -> list[str]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        return [
+            d
+            for k in sorted(a.keys() | b.keys())
+            for d in _differences(a.get(k), b.get(k), f"{path}.{k}".lstrip("."))
+        ]
+    return [] if a == b else [f"{path}: {a} -> {b}"]

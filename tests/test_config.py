@@ -1,0 +1,271 @@
+"""Composing configs: schema, checks against constructors, rules between parts, names of runs."""
+
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+from smoke_runs import ROOT, complaint, config
+
+from setexp.build import build, check
+from setexp.config import axes, compose_run, plain, quote_paths, with_table_experiment
+from setexp.errors import ConfigError
+from setexp.ops.costs import Cost
+from setexp.rules import broken_rules
+from setexp.training.settings import Select
+
+POLYGONS = "experiment=polygons_fspool"
+
+
+def broken(*overrides: str) -> list[str]:
+    return broken_rules(config(*overrides))
+
+
+# What a command line says about a run
+
+
+def test_axes_are_what_changes_the_numbers() -> None:
+    overrides = [
+        *("experiment=polygons_fspool", "scale=small", "seeds=[1,2]", "device=cpu", "threads=2"),
+        *("paths.outputs=elsewhere", "tracking.mode=disabled", "trainer.stack=0", "restart=true"),
+        *("dataset.source=real", "trainer.log_every=1", "hydra/launcher=basic", "figures=none"),
+        *("trainer.lr=0.01", "dataset.set_size=4", "decoder=mlp", "trainer.lr_epochs=[1,2]"),
+        *("trainer.clip=null", "loss.steps=all"),
+    ]
+    assert axes(overrides) == {
+        "dataset.set_size": 4,
+        "decoder": "mlp",
+        "loss.steps": "all",
+        "trainer.clip": None,
+        "trainer.lr": 0.01,
+        "trainer.lr_epochs": [1, 2],
+    }
+    assert list(axes(overrides)) == sorted(axes(overrides))
+
+
+def test_axes_know_packages_additions_and_deletions() -> None:
+    overrides = ["pooling@encoder.pooling=max", "+evaluation.final.val=x", "~evaluation.metrics"]
+    assert axes(overrides) == {
+        "evaluation.final.val": "x",
+        "evaluation.metrics": None,
+        "pooling@encoder.pooling": "max",
+    }
+
+
+def test_paths_of_run_folders_need_no_quotes() -> None:
+    path = "outputs/a/dataset.set_size=4,trainer.lr=0.1/smoke-synthetic/seed-0/checkpoint.pt"
+    arguments = quote_paths(["mode=eval", f"checkpoint={path}", POLYGONS])
+    assert compose_run(arguments).checkpoint == path
+    same = ["a=b", "checkpoint='a=b/c'", "x=range(1,step=2)", "-m", "final={test:a=b/c}", "p=a/b"]
+    assert quote_paths(same) == same
+
+
+def test_a_tables_command_starts_from_its_first_experiment(tmp_path: Path) -> None:
+    assert with_table_experiment(["-m", "table=thesis_6_1"])[-1] == "experiment=dspn_mnist_mlp"
+    for same in (["-m", "table=nope"], [POLYGONS], ["table=thesis_6_1", POLYGONS]):
+        assert with_table_experiment(same) == same
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table/mine.yaml").write_text("rows: {a: {experiment: polygons_random}}\n")
+    own = ["-m", "--config-dir", str(tmp_path), "table=mine"]
+    assert with_table_experiment(own)[-1] == "experiment=polygons_random"
+
+
+# Composition
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("trainer.foo=1", "trainer.foo: unknown key; trainer has epochs, steps, batch_size"),
+        ("dataset.foo=1", "dataset.foo: unknown key; dataset has _target_, set_size"),
+        ("foo=1", "foo: unknown key; the config has name, dataset"),
+        ("trainers.lr=1", "trainers.lr: unknown key; there is no section trainers"),
+        ("trainer.lr=abc", "trainer.lr=abc: Value 'abc' of type 'str' could not be converted"),
+        ("trainer.select=worst", "trainer.select=worst: Invalid value 'worst', expected one of"),
+        ("seeds=0", "seeds=0: Invalid value"),
+        ("decoder=nope", "decoder=nope: unknown; choose one of dspn, "),
+        ("scale=huge", "scale=huge: unknown; choose one of paper, small, smoke"),
+        ("pooling=max", "Could not override 'pooling'. Did you mean to override pooling@encoder"),
+    ],
+)
+def test_what_does_not_compose_is_refused_in_one_line(override: str, expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose_run([POLYGONS, override])
+    assert str(caught.value).startswith(expected)
+    assert "\n" not in str(caught.value)
+
+
+def test_parts_that_lack_a_key_of_each_other_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"^encoder\.image_size: .*dataset\.image_size") as caught:
+        plain(compose_run([POLYGONS, "encoder=resnet34"]))
+    assert "\n" not in str(caught.value)
+
+
+def test_scales_change_what_they_say() -> None:
+    paper, smoke = config(POLYGONS), config(POLYGONS, "scale=smoke")
+    assert (paper["trainer"]["epochs"], paper["trainer"]["batch_size"]) == (10, 16)
+    assert (smoke["trainer"]["epochs"], smoke["trainer"]["batch_size"]) == (2, 4)
+    assert smoke["dataset"]["train_size"] == 32
+    own = config(POLYGONS, "scale=smoke", "trainer.batch_size=8", "dataset.train_size=64")
+    assert (own["trainer"]["batch_size"], own["dataset"]["train_size"]) == (8, 64)
+
+
+def test_pooling_is_as_wide_as_its_elements() -> None:
+    """The set encoder of the CLEVR experiments ends in `latent`, others in `hidden`."""
+    nodes = config("experiment=dspn_clevr_state", "latent=64", "hidden=32")
+    encoder = nodes["task"]["decoder"]["set_encoder"]
+    assert encoder["pooling"]["features"] == encoder["elements"]["widths"][-1] == 64
+    assert config(POLYGONS, "hidden=8")["task"]["encoder"]["pooling"]["features"] == 8
+
+
+# Nodes against constructors
+
+
+def test_all_mistakes_of_a_node_are_found_together() -> None:
+    node = {"_target_": "setexp.losses.chamfer.ChamferLoss", "cost": "cubic", "steps": "all", "x": 1}
+    assert check(node, "loss") == [
+        "loss.x: unknown key; ChamferLoss takes cost, steps, mask_channel",
+        "loss.mask_channel: missing; ChamferLoss needs it",
+        "loss.cost='cubic': Invalid value 'cubic', expected one of "
+        "[squared, huber, l2, cross_entropy]",
+    ]
+
+
+def test_mistakes_are_found_below_lists_and_nodes() -> None:
+    pool = {"_target_": "setexp.encoders.pooling.MaxPool", "masked": 3.5}
+    assert check({"a": [{"b": pool}]}, "top")[0].startswith("top.a[0].b.masked=3.5: ")
+    assert check({"a": [{"b": pool | {"masked": True}}]}, "top") == []
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("os.system", "only classes of setexp may be named here"),
+        ("setexp.losses.nowhere.Loss", "No module named"),
+        ("setexp.losses.chamfer.Champagne", "has no attribute 'Champagne'"),
+    ],
+)
+def test_targets_are_classes_of_this_project(target: str, expected: str) -> None:
+    (mistake,) = check({"_target_": target}, "loss")
+    assert mistake.startswith(f"loss._target_={target}: ") and expected in mistake
+
+
+def test_build_gives_constructors_their_types() -> None:
+    node = {"_target_": "setexp.losses.chamfer.ChamferLoss", "cost": "huber", "steps": "last"}
+    loss = build(node | {"mask_channel": True}, "loss")
+    assert loss.cost is Cost.huber and loss.mask_channel is True
+    assert isinstance(loss.steps, Enum) and loss.steps.name == "last"
+    assert build({"a": [1, {"b": None}]}) == {"a": [1, {"b": None}]}
+
+
+def test_a_constructors_refusal_is_a_config_error() -> None:
+    node = config(POLYGONS)["task"]["encoder"]["pooling"]
+    with pytest.raises(ConfigError, match=r"^encoder\.pooling: the relaxed sort is descending$"):
+        build(node | {"descending": False}, "encoder.pooling")
+
+
+# Rules between parts
+
+RULES = [
+    ([], "experiment=none: choose one"),
+    (
+        ["experiment=dspn_mnist_mlp", "decoder.set_size=7"],
+        "decoder.set_size=7: the data has dataset.set_size=342",
+    ),
+    (
+        ["experiment=dspn_mnist", "encoder.pooling.features=3"],
+        "encoder.pooling.features=3: encoder.elements.widths ends in 64",
+    ),
+    ([POLYGONS, "encoder.pooling.relaxed=false"], "set encoder.pooling.relaxed=true"),
+    (
+        [POLYGONS, "decoder.hidden=[16,4]"],
+        "decoder.hidden=[16, 4]: its last width must be encoder.pooling.features=16",
+    ),
+    (
+        ["experiment=dspn_clevr_state_mlp", "task.representation_weight=0.1"],
+        "task.representation_weight=0.1: only a decoder with a set encoder",
+    ),
+    ([POLYGONS, "evaluation.at=[10]"], "evaluation.at=[10]: only DSPN has inner steps"),
+    (
+        ["experiment=dspn_mnist", "evaluation.at=[-1,2]"],
+        "evaluation.at=[-1, 2]: inner steps are at least 0",
+    ),
+    ([POLYGONS, "trainer.batch_size=0"], "trainer.batch_size=0: at least 1"),
+    ([POLYGONS, "trainer.log_every=0"], "trainer.log_every=0: at least 1"),
+    ([POLYGONS, "trainer.epochs=-1"], "trainer.epochs=-1: at least 0"),
+    ([POLYGONS, "trainer.lr=-0.1"], "trainer.lr=-0.1: at least 0"),
+    ([POLYGONS, "trainer.lr=nan"], "trainer.lr=nan: at least 0"),
+    (
+        [POLYGONS, "trainer.select=best", "trainer.evaluate_every=1", "evaluation.during=test"],
+        "trainer.select=best: name the metric with trainer.select_metric",
+    ),
+    (
+        [POLYGONS, "trainer.select=best", "trainer.select_metric=direct"],
+        "trainer.select=best: needs evaluations to choose from",
+    ),
+    ([POLYGONS, "mode=test"], "mode=test: use train or eval"),
+    ([POLYGONS, "mode=eval"], "mode=eval: name the weights with checkpoint="),
+    ([POLYGONS, "threads=0"], "threads=0: at least 1"),
+    ([POLYGONS, "seeds=[]"], "seeds=[]: name at least one, and each once"),
+    ([POLYGONS, "seeds=[1,1]"], "seeds=[1, 1]: name at least one, and each once"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "expected"), RULES, ids=[text for _, text in RULES])
+def test_rules(overrides: list[str], expected: str) -> None:
+    (mistake,) = broken(*overrides)
+    assert expected in mistake and "\n" not in mistake
+
+
+def test_the_best_needs_the_enum_not_its_name() -> None:
+    assert config(POLYGONS, "trainer.select=best")["trainer"]["select"] is Select.best
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["dataset.train_size=3"], "trainer.batch_size=4: only 3 sets in train, no full batch"),
+        (
+            ["dataset.test_size=3", "evaluation.drop_last=true"],
+            "trainer.eval_batch_size=4: only 3 sets in test, no full batch",
+        ),
+    ],
+)
+def test_a_split_without_a_full_batch_is_refused(overrides: list[str], expected: str) -> None:
+    assert complaint(POLYGONS, "scale=smoke", *overrides) == expected
+
+
+# The files
+
+
+def test_every_target_in_every_config_exists() -> None:
+    targets = {
+        value
+        for path in (ROOT / "configs").rglob("*.yaml")
+        for value in _targets(OmegaConf.to_container(OmegaConf.load(path)))
+    }
+    assert len(targets) >= 15
+    mistakes = [m for target in sorted(targets) for m in check({"_target_": target}, "node")]
+    assert [m for m in mistakes if "_target_" in m] == []
+
+
+def _targets(node: Any) -> list[str]:
+    if isinstance(node, list):
+        return [target for item in node for target in _targets(item)]
+    if not isinstance(node, dict):
+        return []
+    own = [node["_target_"]] if "_target_" in node else []
+    return own + [target for value in node.values() for target in _targets(value)]
+
+
+def test_every_config_says_what_it_is() -> None:
+    """Experiments and tables name their document and table; parts that are not obvious explain."""
+    for group in ("experiment", "table"):
+        for path in (ROOT / "configs" / group).glob("*.yaml"):
+            if path.stem == "none":
+                continue
+            head = path.read_text().split("\nname:")[0]
+            assert "Thesis, Table" in head, path.name
+            assert "python train.py" in head, path.name
+            assert f"={path.stem}" in head, f"{path.name}: its command names another config"

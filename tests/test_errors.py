@@ -1,0 +1,232 @@
+"""A user's mistakes: one line that names key, value and remedy, exit code 2, nothing written."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from smoke_runs import command, complaint, only, refusal, train
+
+POLYGONS = "experiment=polygons_fspool"
+
+
+def one_line(text: str, *expected: str) -> None:
+    assert "\n" not in text
+    assert all(part in text for part in expected), text
+
+
+# Whole commands
+
+COMMANDS = [
+    ([POLYGONS, "trainer.foo=1"], "error: trainer.foo: unknown key; trainer has epochs, "),
+    ([POLYGONS, "+dataset.foo=1"], "error: dataset.foo: unknown key; Polygons takes set_size, "),
+    (["experiment=dspn_mnist", "loss=hungarian"], "error: loss: a Hungarian loss on sets of 342"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "expected"), COMMANDS, ids=[text for _, text in COMMANDS])
+def test_a_command_with_a_mistake(arguments: list[str], expected: str, tmp_path: Path) -> None:
+    result = command(*arguments, "scale=smoke", cwd=tmp_path)
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(expected)
+    assert result.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_the_way_of_the_outputs(tmp_path: Path) -> None:
+    (tmp_path / "outputs").write_text("")
+    result = command(POLYGONS, "scale=smoke", cwd=tmp_path)
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: paths.outputs=outputs: cannot write outputs/polygons_fspool/")
+    assert line.endswith("name another folder")
+
+
+def test_a_diverged_run_exits_with_code_1_and_one_line(tmp_path: Path) -> None:
+    result = command(POLYGONS, "scale=smoke", "trainer.lr=1e30", "figures=none", cwd=tmp_path)
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: loss of seed 0 (data seed ")
+
+
+def test_full_errors_are_tracebacks(tmp_path: Path) -> None:
+    arguments = [POLYGONS, "scale=smoke", "device=tpu"]
+    result = command(*arguments, cwd=tmp_path, HYDRA_FULL_ERROR="1")
+    assert result.returncode == 1
+    assert "Traceback (most recent call last)" in result.stderr
+    assert "ConfigError: device=tpu: " in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+# Commands that are refused before anything is imported
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["experiment=nope"], "error: experiment=nope: unknown; choose one of dspn_clevr_boxes, "),
+        ([POLYGONS, "decoder=nope"], "error: decoder=nope: unknown; choose one of dspn, "),
+        ([POLYGONS, "trainer.lr=abc"], "error: trainer.lr=abc: Value 'abc' of type 'str' could"),
+        ([POLYGONS, "dataset.foo=1"], "error: dataset.foo: unknown key; dataset has _target_, "),
+        ([POLYGONS, "dataset.set_size=2,4"], "error: dataset.set_size=2,4: several values need -m"),
+        ([POLYGONS, "trainer.lr"], "error: trainer.lr missing EQUAL at '<EOF>'; write KEY=VALUE"),
+        ([POLYGONS, "seeds=[1"], "error: no viable alternative at input '[1'; write KEY=VALUE"),
+        ([POLYGONS, "hydra/launcher=nope"], "error: hydra/launcher=nope: unknown; choose one of"),
+        (["-m", "table=nope"], "error: table=nope: unknown; choose one of none, thesis_5_1, "),
+        (["-m", POLYGONS, "scale=huge,small"], "error: scale=huge: unknown; choose one of paper"),
+    ],
+)
+def test_refused_at_once(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (line,) = refusal(capsys, *arguments)
+    assert line.startswith(expected)
+
+
+def test_a_table_with_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "table").mkdir()
+    table = "id: mine/1\nseeds: [0]\nrows: {a: {experimental: x}}\ncolumns: {b: {}}\n"
+    (tmp_path / "table/mine.yaml").write_text(table)
+    (line,) = refusal(capsys, "-m", "--config-dir", str(tmp_path), "table=mine")
+    assert line.startswith("error: table mine/1, rows.a: unknown field 'experimental'")
+
+
+# Mistakes that show when the parts are put together
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["decoder=mlp", "decoder.set_size=3"], ["decoder.set_size=3", "dataset.set_size=8"]),
+        (["device=tpu"], ["device=tpu: no such device; use auto, cpu or cuda"]),
+        (["device=meta"], ["device=meta: not supported; use auto, cpu or cuda"]),
+        (["dataset.train_size=abc"], ["dataset.train_size='abc'", "Integer"]),
+        (["dataset.set_size=1"], ["dataset.set_size=1: a polygon has at least 2 vertices"]),
+        (["dataset.element_dim=3"], ["dataset.element_dim=3"]),
+        (["encoder.pooling.descending=false"], ["encoder.pooling: the relaxed sort is descending"]),
+        (["encoder=resnet34"], ["encoder.image_size", "dataset.image_size"]),
+    ],
+    ids=lambda value: value[0],
+)
+def test_parts_that_do_not_fit(overrides: list[str], expected: list[str], tmp_path: Path) -> None:
+    one_line(complaint(POLYGONS, "scale=smoke", f"paths.outputs={tmp_path}", *overrides), *expected)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_all_mistakes_are_reported_together(tmp_path: Path) -> None:
+    overrides = ["+loss.alpha=1", "loss.cost=cubic", "trainer.lr=-1", "threads=0"]
+    lines = complaint(POLYGONS, "scale=smoke", f"paths.outputs={tmp_path}", *overrides).split("\n")
+    assert len(lines) == 4
+    assert all(line.startswith("error: ") for line in lines[1:])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cuda_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    text = complaint(POLYGONS, "scale=smoke", f"paths.outputs={tmp_path}", "device=cuda")
+    assert text == "device=cuda: this machine offers no CUDA device; use device=cpu"
+
+
+def test_real_clevr_that_is_not_there(tmp_path: Path) -> None:
+    arguments = ["experiment=dspn_clevr_state", "scale=smoke", "dataset.source=real"]
+    where = [f"paths.data={tmp_path}/data", f"paths.outputs={tmp_path}/outputs"]
+    text = complaint(*arguments, *where)
+    one_line(text, "dataset.source=real", "scripts/prepare_clevr.py", f"{tmp_path}/data")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_real_mnist_that_cannot_be_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*args: object, **kwargs: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("torchvision.datasets.MNIST", refused)
+    arguments = ["experiment=dspn_mnist", "scale=smoke", "dataset.source=real"]
+    where = [f"paths.data={tmp_path}/data", f"paths.outputs={tmp_path}/outputs"]
+    text = complaint(*arguments, *where)
+    one_line(text, "dataset.source=real", "no network", "dataset.source=procedural")
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize("at", ["", "/polygons_fspool", "/polygons_fspool/default/smoke-synthetic"])
+def test_a_file_anywhere_in_the_way(at: str, tmp_path: Path) -> None:
+    path = Path(f"{tmp_path}/outputs{at}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("")
+    text = complaint(POLYGONS, "scale=smoke", f"paths.outputs={tmp_path}/outputs")
+    one_line(text, f"paths.outputs={tmp_path}/outputs: cannot write", "name another folder")
+
+
+# Tables and sweeps
+
+
+def test_a_sweep_fills_every_cell(tmp_path: Path) -> None:
+    arguments = ["-m", "experiment=polygons_random", "dataset.set_size=2,4", "scale=smoke"]
+    result = command(*arguments, "seeds=[0]", "figures=none", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    for size in (2, 4):
+        folder = tmp_path / f"outputs/polygons_random/dataset.set_size={size}/smoke-synthetic"
+        assert (folder / "seed-0/result.json").exists()
+
+
+TABLE = """\
+id: mine/1
+seeds: [0, 1]
+metric: hungarian
+rows:
+  Random: {experiment: polygons_random}
+  FSPool: {experiment: polygons_fspool}
+columns:
+  n=1: {set: {dataset.set_size: 1}}
+  n=2: {set: {dataset.set_size: 2}}
+"""
+
+
+def test_a_table_with_a_failing_cell_fills_the_others_and_skips_them_later(tmp_path: Path) -> None:
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table/mine.yaml").write_text(TABLE)
+    arguments = ["-m", "--config-dir", str(tmp_path), "table=mine", "scale=smoke", "figures=none"]
+    first = command(*arguments, cwd=tmp_path)
+    assert first.returncode == 1
+    mistake = "error: dataset.set_size=1: a polygon has at least 2 vertices"
+    assert first.stderr.splitlines().count(mistake) == 2
+    for experiment in ("polygons_random", "polygons_fspool"):
+        folder = tmp_path / f"outputs/{experiment}/dataset.set_size=2/smoke-synthetic"
+        assert {path.name for path in folder.iterdir()} == {"seed-0", "seed-1"}
+    second = command(*arguments, cwd=tmp_path)
+    assert second.returncode == 1
+    assert second.stdout.count("done already: ") == 4
+
+
+def test_a_table_without_a_run_lists_its_runs(tmp_path: Path) -> None:
+    result = command("table=thesis_6_1", "scale=smoke", cwd=tmp_path)
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert line == (
+        "error: run=None: add -m to fill the whole table, or name one of mlp_baseline, "
+        "rnn_baseline, ours"
+    )
+
+
+def test_one_run_of_a_table_is_the_experiment(tmp_path: Path) -> None:
+    table = ["table=thesis_5_1", "run=random-n_4", "scale=smoke", "figures=none", "seeds=[2]"]
+    result = command(*table, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    folder = only(tmp_path / "outputs") / "seed-2"
+    arguments = ["experiment=polygons_random", "dataset.set_size=4", "seeds=[2]"]
+    own = train(tmp_path / "own", *arguments)
+    assert (own / "seed-2/science.json").read_text() == (folder / "science.json").read_text()
+
+
+def test_helpers_of_these_tests_can_fail(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A config without mistakes is neither refused nor complained about."""
+    checks: list[Callable[[], object]] = [
+        lambda: refusal(capsys, POLYGONS),
+        lambda: complaint("experiment=polygons_random", "scale=smoke", f"paths.outputs={tmp_path}"),
+    ]
+    for check in checks:
+        with pytest.raises(pytest.fail.Exception):
+            check()

@@ -1,0 +1,100 @@
+"""Every experiment and table config: composes, fits together, trains, is measured as tables read."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from smoke_runs import (
+    EXPERIMENTS,
+    assert_same_run,
+    config,
+    curve,
+    interrupt,
+    only,
+    perform,
+    read,
+    train,
+)
+
+from setexp.build import build, check
+from setexp.config import compose_run, plain
+from setexp.report.tables import load_tables
+from setexp.rules import broken_rules
+
+SCALES = ("paper", "small", "smoke")
+TABLES = load_tables()
+# At smoke scale, by the beginning of the experiment's name.
+STEPS = {"polygons": 16, "dspn_mnist": 6, "dspn_clevr": 4}
+
+
+def steps(experiment: str) -> int:
+    if experiment == "polygons_random":
+        return 0
+    return next(count for prefix, count in STEPS.items() if experiment.startswith(prefix))
+
+
+def test_the_sweep_is_complete() -> None:
+    assert len(EXPERIMENTS) >= 17
+    assert len(TABLES) >= 11
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes_and_fits_together_at_every_scale(experiment: str) -> None:
+    for scale in SCALES:
+        composed = compose_run([f"experiment={experiment}", f"scale={scale}"])
+        assert OmegaConf.missing_keys(composed) == set()
+        nodes = plain(composed)
+        assert nodes["name"] == experiment and nodes["scale"] == scale
+        assert broken_rules(nodes) == []
+        for part in ("dataset", "task", "evaluation", "figures"):
+            assert check(nodes[part], part) == []
+        with torch.device("meta"):
+            task = build(nodes["task"], "task")
+        assert sum(p.numel() for p in task.parameters()) > 0
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_trains_resumes_and_is_measured(
+    experiment: str, tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [f"experiment={experiment}", f"paths.data={data_root}"]
+    folder = train(tmp_path / "whole", *arguments) / "seed-0"
+    record = read(folder / "result.json")
+    assert record["steps"] == steps(experiment)
+    assert record["source"] == ("synthetic" if "polygons" in experiment else "procedural")
+    wanted = {
+        cell.metric for table in TABLES for cell in table.cells.values()
+        if cell.experiment == experiment
+    }  # fmt: skip
+    assert wanted, f"no table reads {experiment}"
+    assert wanted <= record["metrics"].keys()
+    if steps(experiment) == 0:
+        return
+    assert any("train/loss" in line for line in curve(folder))
+    interrupt(monkeypatch, tmp_path / "cut", steps(experiment) // 2 + 1, *arguments)
+    assert_same_run(train(tmp_path / "cut", *arguments) / "seed-0", folder)
+
+
+@pytest.mark.parametrize("experiment", ["polygons_fspool", "dspn_mnist", "dspn_clevr_state"])
+def test_pictures_are_drawn(experiment: str, tmp_path: Path, data_root: Path) -> None:
+    arguments = [f"experiment={experiment}", "scale=smoke", "trainer.steps=1"]
+    perform(*arguments, f"paths.outputs={tmp_path}", f"paths.data={data_root}")
+    pictures = list((only(tmp_path) / "seed-0/pictures").glob("*.png"))
+    assert pictures
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
+
+
+def test_tables_name_experiments_that_exist() -> None:
+    named = {cell.experiment for table in TABLES for cell in table.cells.values()} - {""}
+    assert named == set(EXPERIMENTS)
+
+
+def test_every_kind_of_run_of_the_tables_composes() -> None:
+    """One run of each experiment and each set of changed keys."""
+    kinds = {(r.experiment, *r.axes): r for table in TABLES for r in table.runs if r.axes}
+    assert len(kinds) >= 6
+    for run in kinds.values():
+        nodes = config(*run.overrides, f"seeds={list(run.seeds)}".replace(" ", ""))
+        assert nodes["name"] == run.experiment
+        assert broken_rules(nodes) == []
