@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 import enum
+import functools
 import importlib
 import inspect
 import types
@@ -105,12 +106,17 @@ def _convert(value: Any, hint: Any) -> Any:
     expected = _schema_type(hint)
     if expected is None or (value is not None and _is_built(value)):
         return value
-    holder = dataclasses.make_dataclass("Holder", [("value", expected)])
     try:
-        config = OmegaConf.merge(OmegaConf.structured(holder), {"value": value})
+        config = OmegaConf.merge(_holder(expected), {"value": value})
         return OmegaConf.to_container(config)["value"]  # type: ignore[index, call-overload]
     except OmegaConfBaseException as error:
         raise ConfigError(f"{str(error).splitlines()[0]}") from None
+
+
+@functools.cache
+def _holder(expected: Any) -> Any:
+    """A config whose one value has a type."""
+    return OmegaConf.structured(dataclasses.make_dataclass("Holder", [("value", expected)]))
 
 
 def _schema_type(hint: Any) -> Any:

@@ -172,13 +172,13 @@ def with_table_experiment(arguments: list[str]) -> list[str]:
     path = next((path for path in paths if path.exists()), None)
     if path is None:
         return arguments  # Hydra lists the choices
-    rows = OmegaConf.load(path).get("rows", {}).values()
-    first = next((row.experiment for row in rows if "experiment" in row), None)
+    rows = (plain(OmegaConf.load(path)).get("rows") or {}).values()
+    first = next((row["experiment"] for row in rows if row and "experiment" in row), None)
     return arguments if first is None else [*arguments, f"experiment={first}"]
 
 
 def quote_paths(arguments: list[str]) -> list[str]:
-    """Arguments as Hydra can read them: run folders hold "=" and ",", which its grammar splits at."""
+    """Arguments as Hydra can read them: run folders hold "=" and ",", where its grammar splits."""
     path = re.compile(r"([\w.]+)=(?=.*/)([^'\"\[{(]*=[^'\"\[{(]*)")
     return [path.sub(r"\1='\2'", a) if path.fullmatch(a) else a for a in arguments]
 

@@ -20,7 +20,7 @@ class SetBatch(NamedTuple):
 
     Args:
         x: elements, (..., N, D). Padded rows hold zeros in data; a decoder may leave anything there.
-        mask: (..., N) of the same dtype: 1 where an element is present, 0 where the row is padding.
+        mask: (..., N) of the same dtype: 1 where an element is present, 0 where a row is padding.
             Only predictions hold fractions.
     """
 

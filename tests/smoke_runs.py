@@ -13,12 +13,22 @@ from typing import Any
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import flag_override
 from torch import Tensor
 
 from setexp.build import build
-from setexp.config import compose_run, plain, quote_paths, refuse_bad_overrides, register
+from setexp.config import (
+    CONFIGS,
+    compose_run,
+    plain,
+    quote_paths,
+    refuse_bad_overrides,
+    register,
+)
 from setexp.errors import ConfigError, NonFiniteError
-from setexp.run import execute
+from setexp.run import execute, run
 from setexp.training import checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,6 +72,24 @@ def failure(outputs: Path, *overrides: str) -> str:
     with pytest.raises(NonFiniteError) as caught:
         train(outputs, *overrides)
     return str(caught.value)
+
+
+def entry(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list[str]]:
+    """Exit code and lines on standard error of a command, run in this process."""
+    overrides = quote_paths(list(arguments))
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        composed = compose("config", overrides, return_hydra_config=True)
+        HydraConfig.instance().set_config(composed)
+        with flag_override(composed, "struct", False):
+            del composed["hydra"]
+        capsys.readouterr()
+        try:
+            run(composed)
+        except SystemExit as end:
+            return int(str(end.code)), capsys.readouterr().err.splitlines()
+        finally:
+            HydraConfig.instance().cfg = None
+    return 0, capsys.readouterr().err.splitlines()
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:

@@ -123,7 +123,12 @@ def test_pooling_is_as_wide_as_its_elements() -> None:
 
 
 def test_all_mistakes_of_a_node_are_found_together() -> None:
-    node = {"_target_": "setexp.losses.chamfer.ChamferLoss", "cost": "cubic", "steps": "all", "x": 1}
+    node = {
+        "_target_": "setexp.losses.chamfer.ChamferLoss",
+        "cost": "cubic",
+        "steps": "all",
+        "x": 1,
+    }
     assert check(node, "loss") == [
         "loss.x: unknown key; ChamferLoss takes cost, steps, mask_channel",
         "loss.mask_channel: missing; ChamferLoss needs it",

@@ -1,4 +1,4 @@
-"""Every experiment and table config: composes, fits together, trains, is measured as tables read."""
+"""Every experiment and table config: composes, fits together, trains, measures what tables read."""
 
 from pathlib import Path
 

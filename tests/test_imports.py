@@ -51,7 +51,9 @@ def test_help_and_configs_are_shown_at_once(arguments: list[str], tmp_path: Path
 
 
 def test_the_package_alone_imports_nothing() -> None:
-    script = "import sys; before = set(sys.modules); import setexp; print(set(sys.modules) - before)"
+    script = (
+        "import sys; before = set(sys.modules); import setexp; print(set(sys.modules) - before)"
+    )
     assert python("-c", script).stdout.strip() == "{'setexp'}"
 
 

@@ -176,9 +176,7 @@ def test_a_board_is_told_how_a_run_ended(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def tracker(folder: Path, step: int, identity: str | None = None) -> Tracker:
-    return Tracker(
-        folder, Tracking(mode=TrackingMode.disabled), {}, identity=identity, step=step
-    )
+    return Tracker(folder, Tracking(mode=TrackingMode.disabled), {}, identity=identity, step=step)
 
 
 @pytest.mark.parametrize(

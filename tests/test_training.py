@@ -1,4 +1,4 @@
-"""Training runs: what they record, when they stop, what they refuse, evaluation without training."""
+"""Training runs: what they record, when they stop, what they refuse; evaluation on its own."""
 
 import shutil
 from collections.abc import Callable, Iterator
