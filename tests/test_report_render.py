@@ -205,3 +205,15 @@ def test_the_command_line(outputs, capsys):
     capsys.readouterr()
     assert script.main(["table", "thesis/9.9", *where]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_one_shot_decoder_stands_beside_every_number_of_inner_steps(outputs):
+    one = write_run(outputs, "dspn_clevr_state", {}, 0, {"APinf@10": 0.5, "APinf@20": 0.75})
+    two = write_run(outputs, "dspn_clevr_state_mlp", {}, 0, {"APinf": 0.25, "loss": 1.0})
+    records = [read_record(folder / "result.json") for folder in (one, two)]
+    rows = [re.split(r" {2,}", line) for line in beside(records).splitlines()]
+    cells = {row[0]: row[1:] for row in rows[1:]}
+    assert cells["APinf@10"] == ["0.5", "0.25"]
+    assert cells["APinf@20"] == ["0.75", "0.25"]
+    assert cells["loss"] == ["-", "1"]
+    assert "APinf" not in cells

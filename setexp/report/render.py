@@ -136,7 +136,10 @@ def _wrapped(lines: Sequence[str]) -> str:
 
 
 def beside(records: Sequence[Record]) -> str:
-    """Several records' metrics side by side, in raw units, under what the runs are."""
+    """Several records' metrics side by side, in raw units, under what the runs are.
+
+    A one-shot decoder's metric stands beside another's at every number of inner steps.
+    """
     about: dict[str, Callable[[Record], str]] = {
         "axes": lambda r: ", ".join(f"{k}={axis_text(v)}" for k, v in r.axes.items()) or "-",
         "scale": lambda r: r.scale,
@@ -151,7 +154,9 @@ def beside(records: Sequence[Record]) -> str:
         "commit": lambda r: r.commit,
     }
     lines = [[name, *map(show, records)] for name, show in about.items()]
-    for name in dict.fromkeys(name for r in records for name in r.metrics):
-        values = [r.metrics.get(name) for r in records]
+    names = dict.fromkeys(name for r in records for name in r.metrics)
+    stepped = {name.partition("@")[0] for name in names if "@" in name}
+    for name in (n for n in names if n not in stepped):
+        values = [r.metrics.get(name, r.metrics.get(name.partition("@")[0])) for r in records]
         lines.append([name, *("-" if v is None else f"{v:.6g}" for v in values)])
     return Grid(["", *(r.experiment for r in records)], lines, 1).text() + "\n"
