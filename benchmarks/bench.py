@@ -2,8 +2,8 @@
 
     python benchmarks/bench.py [--case NAME ...] [--compile] [--device auto] [--write PATH.json]
 
-Contenders of a case take turns, so that a busy machine slows them alike; medians are printed. Data is
-included, seeds that are stacked share the time. Exit code 1 if a bar is missed.
+Contenders of a case take turns, so that a busy machine slows them alike; medians are printed. Data
+is included, seeds that are stacked share the time. Exit code 1 if a bar is missed.
 """
 
 from __future__ import annotations

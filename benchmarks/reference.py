@@ -2,8 +2,8 @@
 
 It is the other column of `bench.py` and the oracle of `tests/test_reference.py`. Nothing here is
 clever: the relaxed sort holds its permutation matrices, a relation network concatenates all pairs,
-the inner loop of DSPN is `autograd.grad(create_graph=True)`, losses build the whole table of pairwise
-costs with its gradient, matching loops over sets, polygons are drawn one by one and collated.
+the inner loop of DSPN is `autograd.grad(create_graph=True)`, losses build the whole table of
+pairwise costs with its gradient, matching loops over sets, polygons are drawn one by one and collated.
 
 Parameters have the names of `setexp`'s modules, so a state dict of one fits the other. Sets are
 pairs (x, mask) of tensors (B, N, D) and (B, N).
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +29,7 @@ Cost = Callable[[Tensor, Tensor], Tensor]
 def mlp(widths: Sequence[int]) -> nn.Sequential:
     """Linear layers with ReLU between them, Xavier uniform, biases zero."""
     layers: list[nn.Module] = []
-    for wide, narrow in zip(widths, widths[1:], strict=False):
+    for wide, narrow in pairwise(widths):
         linear = nn.Linear(wide, narrow)
         nn.init.xavier_uniform_(linear.weight)
         nn.init.zeros_(linear.bias)

@@ -19,8 +19,8 @@ class SetBatch(NamedTuple):
     """A batch of padded sets.
 
     Args:
-        x: elements, (..., N, D). Padded rows hold zeros in data; a decoder may leave anything there.
-        mask: (..., N) of the same dtype: 1 where an element is present, 0 where a row is padding.
+        x: elements, (..., N, D). Padded rows of data hold zeros; a decoder may leave anything.
+        mask: (..., N) of the same dtype: 1 where an element is present, 0 where it is padding.
             Only predictions hold fractions.
     """
 

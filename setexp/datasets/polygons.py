@@ -33,9 +33,7 @@ class Polygons:
     source = "synthetic"
     fingerprint = "polygons-1"
 
-    def __init__(
-        self, *, set_size: int, element_dim: int, train_size: int, test_size: int
-    ) -> None:
+    def __init__(self, *, set_size: int, element_dim: int, train_size: int, test_size: int) -> None:
         if element_dim != 2:
             raise ConfigError(f"dataset.element_dim={element_dim}: a polygon's vertices have 2")
         if set_size < 2:

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from setexp.training.settings import Optimizer, Trainer
 
-
 # A CPU's vectors of float32: fused Adam rounds the elements that fill none in another way.
 _VECTOR = 16
 
