@@ -3,7 +3,8 @@
 It is the other column of `bench.py` and the oracle of `tests/test_reference.py`. Nothing here is
 clever: the relaxed sort holds its permutation matrices, a relation network concatenates all pairs,
 the inner loop of DSPN is `autograd.grad(create_graph=True)`, losses build the whole table of
-pairwise costs with its gradient, matching loops over sets, polygons are drawn one by one and collated.
+pairwise costs with its gradient, matching loops over sets, polygons are drawn one by one and
+collated.
 
 Parameters have the names of `setexp`'s modules, so a state dict of one fits the other. Sets are
 pairs (x, mask) of tensors (B, N, D) and (B, N).

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from setexp.ops.position_weights import PositionWeights, WeightInit
-from setexp.ops.sorting import RelaxedOrder, hard_order, relaxed_order
+from setexp.ops.sorting import RelaxedOrder, carry_to_elements, hard_order, relaxed_order
 
 
 class FSPool(nn.Module):
@@ -64,20 +64,21 @@ class FSPool(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, RelaxedOrder | None]:
         n = x.shape[-2]
-        columns = x.mT.contiguous()
         if not self.masked:
-            return self._pool(columns, None, self.weights(n, None))
+            return self._pool(x, None, self.weights(n, None))
         size = mask.sum(-1, keepdim=True)
         if self.legacy_singleton_mask:
             size = size.clamp(min=2)
             mask = (torch.arange(n, device=x.device) < size).to(x.dtype)
-        return self._pool(columns, mask.unsqueeze(-2), self.weights(n, size))
+        return self._pool(x, mask.unsqueeze(-2), self.weights(n, size))
 
     def _pool(
         self, x: Tensor, mask: Tensor | None, weights: Tensor
     ) -> tuple[Tensor, RelaxedOrder | None]:
+        # weights are carried to elements, which keep their place: sorted features are never formed,
+        # and inner gradients (DSPN) are these weights
         if self.relaxed:
-            relaxed = relaxed_order(x, mask)
-            return (relaxed.to_elements(weights) * x).sum(-1), relaxed
-        order = hard_order(x, mask, descending=self.descending)
-        return (x.gather(-1, order) * weights).sum(-1), None
+            relaxed = relaxed_order(x.mT, mask)
+            return (x * relaxed.to_elements(weights).mT).sum(-2), relaxed
+        order = hard_order(x.mT, mask, descending=self.descending)
+        return (x * carry_to_elements(order, weights).mT.contiguous()).sum(-2), None

@@ -13,9 +13,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from setexp.ops import neural_sort
+
 # Rows below which handing half of them to a second thread costs more than it saves.
 _PARALLEL_NUMEL = 1 << 17
 _workers: list[ThreadPoolExecutor] = []
+# Numbers of the relaxed permutations up to which they are held rather than made again.
+_WHOLE_NUMEL = 1 << 16
 
 
 @torch.library.custom_op("setexp::argsort", mutates_args=())
@@ -70,6 +74,12 @@ def hard_order(x: Tensor, mask: Tensor | None, *, descending: bool) -> Tensor:
     return argsort(key)
 
 
+def carry_to_elements(order: Tensor, weights: Tensor) -> Tensor:
+    """Weights per position (..., C, N) to weights per element, by a hard order (..., C, N)."""
+    zeros = torch.zeros_like(order, dtype=weights.dtype)
+    return zeros.scatter(-1, order, weights.expand_as(order))
+
+
 class RelaxedOrder(NamedTuple):
     """A differentiable order of the elements of each feature (NeuralSort, temperature 1).
 
@@ -77,80 +87,58 @@ class RelaxedOrder(NamedTuple):
     positions p = 1..n, largest first.
 
     Args:
-        x: features, (..., C, N).
-        spread: sum over present k of |x_i - x_k|, (..., C, N).
-        slope: n + 1 - 2p at each position, (..., 1, N).
-        permutation: (..., C, N positions, N elements); padded elements have zeros, positions beyond
-            the set's size mean nothing.
+        x: features, (..., N, C).
+        spread: sum over present k of |x_i - x_k|, (..., N, C); infinite for padding.
+        slope: n + 1 - 2p at each position, (..., N, 1).
+        matrix: the permutation as (..., N positions, N elements, C); None where it is large, and
+            made in parts whenever it is used.
     """
 
     x: Tensor
     spread: Tensor
     slope: Tensor
-    permutation: Tensor
+    matrix: Tensor | None
+
+    @property
+    def permutation(self) -> Tensor:
+        """(..., C, N positions, N elements); padded elements have zeros, positions beyond the set's
+        size mean nothing."""
+        matrix = self.matrix
+        if matrix is None:
+            matrix = neural_sort.permutation(self.x, self.spread, self.slope)
+        return matrix.movedim(-1, -3)
 
     def to_elements(self, weights: Tensor) -> Tensor:
         """Carry weights per position (..., C, N) to elements: transposed permutation times them."""
-        if torch.compiler.is_compiling():
-            # kernels are fused anyway, and PyTorch 2.14 compiles wrong second derivatives of custom
-            # functions within torch.func.grad (DSPN's inner steps)
-            return _matvec(self.permutation.mT, weights)
-        return _Transposed.apply(self.x, self.spread, self.slope, weights, self.permutation)
+        if self.matrix is not None:
+            return neural_sort.carry(self.matrix, weights.mT).mT
+        return neural_sort.Carry.apply(self.x, self.spread, self.slope, weights.mT).mT
 
 
 def relaxed_order(x: Tensor, mask: Tensor | None) -> RelaxedOrder:
     """Relaxed descending order of features x (..., C, N); mask (..., 1, N) or None."""
-    n = x.shape[-1]
-    size = mask.sum(-1, keepdim=True) if mask is not None else x.new_full((), n)
-    slope = size + 1 - 2 * torch.arange(1, n + 1, device=x.device, dtype=x.dtype)
-    distance = (x.unsqueeze(-1) - x.unsqueeze(-2)).abs()
-    spread = distance.sum(-1) if mask is None else (distance * mask.unsqueeze(-2)).sum(-1)
-    score = slope.unsqueeze(-1) * x.unsqueeze(-2) - spread.unsqueeze(-2)
-    if mask is not None:  # an empty set keeps finite rows; its weights are zero
-        absent = (mask == 0) & (size > 0)
-        score = torch.where(absent.unsqueeze(-2), -torch.inf, score)
-    permutation = score.softmax(-1)
-    return RelaxedOrder(x, spread, slope.expand_as(x[..., :1, :]), permutation)
+    x, n = x.mT, x.shape[-1]
+    slope = torch.arange(n - 1, -n, -2, device=x.device, dtype=x.dtype).unsqueeze(-1)
+    # compiled kernels are fused anyway, and PyTorch 2.14 compiles wrong second derivatives of
+    # custom functions within torch.func.grad (DSPN's inner steps)
+    whole = torch.compiler.is_compiling() or x.numel() * n <= _WHOLE_NUMEL
+    if mask is None:
+        spread = _spread(x, torch.ones_like(x) if not whole else None, whole)
+    else:
+        present = mask.mT
+        size = present.sum(-2, keepdim=True)
+        slope = slope + size - n
+        absent = (present == 0) & (size > 0)  # an empty set keeps finite rows; its weights are zero
+        spread = torch.where(absent, torch.inf, _spread(x, present.expand_as(x), whole))
+    matrix = neural_sort.permutation(x, spread, slope) if whole else None
+    return RelaxedOrder(x, spread, slope, matrix)
 
 
-class _Transposed(torch.autograd.Function):
-    """weights per position to weights per element, and its gradient without n x n temporaries.
-
-    With P the permutation and V = P^T w, the softmax's gradient only needs P and P^T times vectors:
-    G = dV gives r = w * (P G), and d score summed along positions against s is
-    (P^T (s w)) * G - P^T (s r), for s = slope (gradient of x) and s = 1 (of minus spread).
-    P is an input of its own, without a first derivative, so that the second one finds its way: a
-    gradient that is differentiated again depends on x through P.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor, spread: Tensor, slope: Tensor, w: Tensor, permutation: Tensor) -> Tensor:
-        return _matvec(permutation.mT, w.expand_as(x))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        _, _, slope, w, permutation = inputs
-        ctx.save_for_backward(slope, w, permutation, output)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        slope, w, permutation, output = ctx.saved_tensors
-        pulled = _matvec(permutation, grad)
-        reach = w * pulled
-        columns = torch.stack([(slope * w).expand_as(reach), slope * reach, reach], dim=-1)
-        back = permutation.mT @ columns
-        grad_x = back[..., 0] * grad - back[..., 1]
-        grad_spread = back[..., 2] - output * grad
-        return grad_x, grad_spread, None, _sum_to(pulled, w.shape), None
-
-
-def _matvec(matrix: Tensor, vector: Tensor) -> Tensor:
-    return (matrix @ vector.unsqueeze(-1)).squeeze(-1)
-
-
-def _sum_to(x: Tensor, shape: torch.Size) -> Tensor:
-    """Undo broadcasting: sum x over its extra leading axes down to `shape`."""
-    extra = x.dim() - len(shape)
-    return x.sum(dim=tuple(range(extra))) if extra else x
+def _spread(x: Tensor, present: Tensor | None, whole: bool) -> Tensor:
+    """Sum over present k of |x_i - x_k|: (..., N, C)."""
+    if not whole:
+        assert present is not None
+        signs = neural_sort.SignSum.apply(x.detach(), present)
+        return x * signs - neural_sort.SignSum.apply(x.detach(), x * present)
+    distance = (x.unsqueeze(-2) - x.unsqueeze(-3)).abs()
+    return (distance if present is None else distance * present.unsqueeze(-3)).sum(-2)
