@@ -18,6 +18,7 @@ from setexp.config import compose_run, plain
 from setexp.errors import ConfigError, NonFiniteError
 from setexp.experiment import Experiment, draw
 from setexp.files import write_json
+from setexp.memory import keep_freed_memory
 from setexp.rules import broken_rules
 from setexp.training import checkpoint
 from setexp.training.evaluate import Evaluation, measure_final
@@ -86,6 +87,8 @@ def execute(config: DictConfig, overrides: list[str]) -> None:
     if config.threads:
         torch.set_num_threads(config.threads)
     device = _device(config.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     dataset = build(nodes["dataset"], "dataset").to(device)
     evaluation = _evaluation(nodes["evaluation"])
     mistakes = _splits_without_batch(dataset, evaluation, nodes["trainer"])

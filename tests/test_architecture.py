@@ -16,6 +16,7 @@ SIBLINGS = ("encoders", "decoders", "losses", "metrics", "datasets")
 ARROW = {
     "errors": (),
     "files": (),
+    "memory": (),
     "provenance": (),
     "sets": (),
     "ops": ("sets",),
@@ -28,7 +29,7 @@ ARROW = {
     "rules": ("training",),
     "config": ("training", "report"),
     "experiment": ("build", "config", "provenance", "report", "training"),
-    "run": ("build", "config", "experiment", "report", "rules", "training"),
+    "run": ("build", "config", "experiment", "memory", "report", "rules", "training"),
 }
 EVERYWHERE = ("errors", "files")
 HYDRA = {"hydra", "omegaconf"}
