@@ -1,8 +1,8 @@
 """NeuralSort's permutation times a vector, without holding the permutation.
 
-A permutation has N x N numbers for each feature of each set; here some sets' worth of them are made,
-used and forgotten at a time, and made again for the gradient. On a CPU they stay in the cache, which
-is worth more than the repeated exponentials; memory grows with N instead of its square.
+A permutation has N x N numbers for each feature of each set; here the worth of some sets is made,
+used and forgotten at a time, and made again for the gradient. On a CPU they stay in the cache,
+which is worth more than the repeated exponentials; memory grows with N instead of its square.
 
 Layout (..., N, C) throughout: features are the one axis that is never short, and sums and softmaxes
 over few contiguous numbers are slow.
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Numbers of a permutation that are held at once: half a megabyte is in a core's cache; a GPU's fill.
+# Numbers of a permutation held at once: half a megabyte is in a core's cache; a GPU's fill.
 _CPU_NUMBERS = 1 << 17
 _GPU_NUMBERS = 1 << 26
 
