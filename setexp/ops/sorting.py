@@ -18,8 +18,8 @@ from setexp.ops import neural_sort
 # Rows below which handing half of them to a second thread costs more than it saves.
 _PARALLEL_NUMEL = 1 << 17
 _workers: list[ThreadPoolExecutor] = []
-# Numbers of relaxed permutations up to which they are held.
-_HELD_NUMBERS = 1 << 16
+# Numbers of the relaxed permutations up to which they are held rather than made again.
+_WHOLE_NUMEL = 1 << 16
 
 
 @torch.library.custom_op("setexp::argsort", mutates_args=())
@@ -87,9 +87,9 @@ class RelaxedOrder(NamedTuple):
     positions p = 1..n, largest first.
 
     Args:
-        x: features, (..., C, N).
-        spread: sum over present k of |x_i - x_k|, (..., C, N); infinite for padding.
-        slope: n + 1 - 2p at each position, (..., 1, N).
+        x: features, (..., N, C).
+        spread: sum over present k of |x_i - x_k|, (..., N, C); infinite for padding.
+        slope: n + 1 - 2p at each position, (..., N, 1).
         matrix: the permutation as (..., N positions, N elements, C); None where it is large, and
             made in parts whenever it is used.
     """
@@ -103,53 +103,42 @@ class RelaxedOrder(NamedTuple):
     def permutation(self) -> Tensor:
         """(..., C, N positions, N elements); padded elements have zeros, positions beyond the set's
         size mean nothing."""
-        if self.matrix is not None:
-            return self.matrix.movedim(-1, -3)
-        return neural_sort.permutation(self.x, self.spread, self.slope)
+        matrix = self.matrix
+        if matrix is None:
+            matrix = neural_sort.permutation(self.x, self.spread, self.slope)
+        return matrix.movedim(-1, -3)
 
     def to_elements(self, weights: Tensor) -> Tensor:
         """Carry weights per position (..., C, N) to elements: transposed permutation times them."""
         if self.matrix is not None:
-            return (self.matrix * weights.mT.unsqueeze(-2)).sum(-3).mT
-        return neural_sort.Carry.apply(self.x, self.spread, self.slope, weights)
+            return neural_sort.carry(self.matrix, weights.mT).mT
+        return neural_sort.Carry.apply(self.x, self.spread, self.slope, weights.mT).mT
 
 
 def relaxed_order(x: Tensor, mask: Tensor | None) -> RelaxedOrder:
     """Relaxed descending order of features x (..., C, N); mask (..., 1, N) or None."""
-    n = x.shape[-1]
-    slope = torch.arange(n - 1, -n, -2, device=x.device, dtype=x.dtype).unsqueeze(0)
-    if mask is not None:
-        slope = slope + mask.sum(-1, keepdim=True) - n
+    x, n = x.mT, x.shape[-1]
+    slope = torch.arange(n - 1, -n, -2, device=x.device, dtype=x.dtype).unsqueeze(-1)
     # compiled kernels are fused anyway, and PyTorch 2.14 compiles wrong second derivatives of
     # custom functions within torch.func.grad (DSPN's inner steps)
-    if torch.compiler.is_compiling() or x.numel() * n <= _HELD_NUMBERS:
-        spread = _spread(x.mT, None if mask is None else mask.mT).mT
-        return RelaxedOrder(x, spread, slope, _permutation(x.mT, spread.mT, slope.mT))
-    present = torch.ones_like(x) if mask is None else mask.expand_as(x)
-    signs, sums = neural_sort.SignedSums.apply(x.detach(), present, present * x)
-    return RelaxedOrder(x, _without(mask, x * signs - sums), slope, None)
-
-
-def _spread(x: Tensor, present: Tensor | None) -> Tensor:
-    """Spread of x (..., N, C), with features last.
-
-    They are the only axis that is never short: softmaxes and sums over few contiguous numbers are
-    up to twenty times slower.
-    """
-    distance = (x.unsqueeze(-2) - x.unsqueeze(-3)).abs()
-    if present is None:
-        return distance.sum(-2)
-    return _without(present, (distance * present.unsqueeze(-3)).sum(-2))
-
-
-def _without(mask: Tensor | None, spread: Tensor) -> Tensor:
-    """Spread of padding is infinite, but for sets of nothing else: their rows stay finite."""
+    whole = torch.compiler.is_compiling() or x.numel() * n <= _WHOLE_NUMEL
     if mask is None:
-        return spread
-    return torch.where((mask == 0) & mask.any((-1, -2), keepdim=True), torch.inf, spread)
+        spread = _spread(x, torch.ones_like(x) if not whole else None, whole)
+    else:
+        present = mask.mT
+        size = present.sum(-2, keepdim=True)
+        slope = slope + size - n
+        absent = (present == 0) & (size > 0)  # an empty set keeps finite rows; its weights are zero
+        spread = torch.where(absent, torch.inf, _spread(x, present.expand_as(x), whole))
+    matrix = neural_sort.permutation(x, spread, slope) if whole else None
+    return RelaxedOrder(x, spread, slope, matrix)
 
 
-def _permutation(x: Tensor, spread: Tensor, slope: Tensor) -> Tensor:
-    """Permutation of x (..., N, C) as (..., N positions, N elements, C)."""
-    score = torch.addcmul(-spread.unsqueeze(-3), slope.unsqueeze(-2), x.unsqueeze(-3))
-    return score.softmax(-2)
+def _spread(x: Tensor, present: Tensor | None, whole: bool) -> Tensor:
+    """Sum over present k of |x_i - x_k|: (..., N, C)."""
+    if not whole:
+        assert present is not None
+        signs = neural_sort.SignSum.apply(x.detach(), present)
+        return x * signs - neural_sort.SignSum.apply(x.detach(), x * present)
+    distance = (x.unsqueeze(-2) - x.unsqueeze(-3)).abs()
+    return (distance if present is None else distance * present.unsqueeze(-3)).sum(-2)
