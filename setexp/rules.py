@@ -36,10 +36,12 @@ def broken_rules(nodes: dict[str, Any]) -> list[str]:
 
 def _widths(nodes: dict[str, Any]) -> list[str]:
     data, decoder = nodes["dataset"], nodes["task"].get("decoder", {})
+    parts = {"decoder": decoder, "decoder.initial": decoder.get("initial", {})}
     return [
-        f"decoder.{key}={decoder[key]}: the data has dataset.{key}={data[key]}"
+        f"{path}.{key}={part[key]}: the data has dataset.{key}={data[key]}"
+        for path, part in parts.items()
         for key in ("set_size", "element_dim")
-        if key in decoder and key in data and decoder[key] != data[key]
+        if key in part and key in data and part[key] != data[key]
     ]
 
 
@@ -97,6 +99,13 @@ def _trainer(nodes: dict[str, Any]) -> list[str]:
         for key, least in _LEAST.items()
         if trainer[key] is not None and not trainer[key] >= least
     ]
+    steps, epochs = trainer["inner_steps"], trainer["inner_epochs"]
+    if steps and "steps" not in nodes["task"].get("decoder", {}):
+        mistakes.append(f"trainer.inner_steps={steps}: this decoder has none; set it to []")
+    if epochs and len(steps) != len(epochs) + 1:
+        mistakes.append(
+            f"trainer.inner_epochs={epochs}: trainer.inner_steps={steps} must name one number more"
+        )
     if trainer["select"] is Select.best:
         if not trainer["select_metric"]:
             mistakes.append("trainer.select=best: name the metric with trainer.select_metric")

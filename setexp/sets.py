@@ -32,6 +32,17 @@ class SetBatch(NamedTuple):
         return torch.cat([self.x, self.mask.unsqueeze(-1)], dim=-1)
 
 
+def split_mask(rows: Tensor, mask_channel: bool, mask_bias: float = 0.0) -> SetBatch:
+    """Rows whose last feature is the mask, plus a bias, as a set; without one, all are present.
+
+    Shapes: rows (..., N, D + 1), or (..., N, D) without `mask_channel`, to x (..., N, D) and mask
+    (..., N).
+    """
+    if not mask_channel:
+        return SetBatch(rows, rows.new_ones(rows.shape[:-1]))
+    return SetBatch(rows[..., :-1], rows[..., -1] + mask_bias if mask_bias else rows[..., -1])
+
+
 class Batch(NamedTuple):
     """One step's data.
 
@@ -47,15 +58,16 @@ class Batch(NamedTuple):
 
 
 class Encoding(NamedTuple):
-    """What an encoder hands to a decoder: a latent vector, and what the decoder may undo.
+    """What an encoder hands to a decoder: a latent vector, and what the decoder may undo or see.
 
     Args:
-        z: latent vectors, (B, L).
+        z: latent vectors, (B, L); L = 0 from encoders that hand over elements alone.
         order: the relaxed order of the pooled features where the pooling sorts softly; FSUnpool
             inverts it (Thesis, 5.4.3).
-        mask: (B, N) of the encoded set; None where no set was encoded.
+        elements: what was encoded, or what the decoder attends to, element by element; None where
+            there is nothing but z.
     """
 
     z: Tensor
     order: RelaxedOrder | None = None
-    mask: Tensor | None = None
+    elements: SetBatch | None = None

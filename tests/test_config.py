@@ -192,6 +192,11 @@ RULES = [
         "task.representation_weight=0.1: only a decoder with a set encoder",
     ),
     ([POLYGONS, "evaluation.at=[10]"], "evaluation.at=[10]: only DSPN has inner steps"),
+    ([POLYGONS, "trainer.inner_steps=[3]"], "trainer.inner_steps=[3]: this decoder has none"),
+    (
+        ["experiment=dspn_mnist", "trainer.inner_steps=[3]", "trainer.inner_epochs=[1]"],
+        "trainer.inner_epochs=[1]: trainer.inner_steps=[3] must name one number more",
+    ),
     (
         ["experiment=dspn_mnist", "evaluation.at=[-1,2]"],
         "evaluation.at=[-1, 2]: inner steps are at least 0",

@@ -16,8 +16,9 @@ from torch.testing import assert_close
 
 from setexp.build import build
 from setexp.config import compose_run, plain, register
-from setexp.decoders.dspn import DSPN, InnerReduction
+from setexp.decoders.dspn import DSPN, Gradient, Objective, RegulariserReduction
 from setexp.decoders.fsunpool import FSUnpoolDecoder
+from setexp.decoders.initial import LearnedSet, SetInit
 from setexp.decoders.lstm import LSTMDecoder
 from setexp.decoders.mlp import MLPDecoder
 from setexp.decoders.random_polygon import RandomPolygon
@@ -27,6 +28,7 @@ from setexp.encoders.set_encoder import ElementMLP, PairMLP, SetEncoder
 from setexp.losses.base import Steps
 from setexp.losses.chamfer import ChamferLoss
 from setexp.ops.costs import Cost
+from setexp.ops.descent import Descent, Projection, Reduction
 from setexp.ops.position_weights import WeightInit
 from setexp.sets import Batch, Encoding, SetBatch
 from setexp.tasks.autoencode import AutoEncode
@@ -65,16 +67,32 @@ def set_encoder(pooling: str = "fspool", elements: type = ElementMLP) -> SetEnco
     )
 
 
-def dspn(encoder: nn.Module | None, **changes: Any) -> DSPN:
-    arguments = {
-        "set_size": N,
-        "element_dim": D,
-        "steps": 4,
-        "step_size": 30.0,
-        "inner_reduction": InnerReduction.batch_mean,
+def dspn(
+    encoder: nn.Module | None, *, steps: int = 4, step_size: float = 30.0, **changes: Any
+) -> DSPN:
+    """A DSPN as the thesis has it; `changes` are of its descent."""
+    descent = {
+        "step_size": step_size,
+        "reduction": Reduction.batch_mean,
         "reference_batch_size": B,
+        "momentum": 0.0,
+        "nesterov": False,
+        "clip": None,
+        "projection": Projection.mask,
+        "project_initial": True,
     }
-    return DSPN(set_encoder=encoder, **{**arguments, **changes})
+    return DSPN(
+        set_encoder=encoder,
+        initial=LearnedSet(set_size=N, element_dim=D, init=SetInit.uniform, std=0.0, mask=0.5),
+        objective=Objective.huber,
+        regulariser=0.0,
+        regulariser_reduction=RegulariserReduction.mean,
+        descent=Descent(**{**descent, **changes}),
+        gradient=Gradient.unrolled,
+        steps=steps,
+        mask_channel=True,
+        condition=False,
+    )
 
 
 def target(seed: int = 0, n: int = N) -> SetBatch:
@@ -96,39 +114,39 @@ def objectives(encoder: nn.Module, sets: SetBatch, z: Tensor) -> Tensor:
 
 def test_the_first_set_is_the_learned_one() -> None:
     model = dspn(set_encoder())
-    assert model.initial_set.shape == (N, D)
-    assert model.initial_set.min() >= 0
-    assert model.initial_set.max() <= 1
-    assert model.initial_mask.tolist() == [0.5] * N
+    assert model.initial.x.shape == (N, D)
+    assert model.initial.x.min() >= 0
+    assert model.initial.x.max() <= 1
+    assert model.initial.mask.tolist() == [[0.5]] * N
     decoded = model(Encoding(torch.randn(B, L)))
     assert decoded.x.shape == (5, B, N, D)
     assert decoded.mask.shape == (5, B, N)
-    assert torch.equal(decoded.x[0], model.initial_set.expand(B, N, D))
-    assert torch.equal(decoded.mask[0], model.initial_mask.expand(B, N))
+    assert torch.equal(decoded.x[0], model.initial.x.expand(B, N, D))
+    assert torch.equal(decoded.mask[0], model.initial.mask[:, 0].expand(B, N))
 
 
 @given(seeds, st.sampled_from([1.0, 100.0, 10_000.0]))
 def test_masks_stay_between_zero_and_one(seed: int, step_size: float) -> None:
     torch.manual_seed(seed)
     model = dspn(set_encoder(), step_size=step_size)
-    nn.init.uniform_(model.initial_mask, -1, 2)
+    nn.init.uniform_(model.initial.mask, -1, 2)
     masks = model(Encoding(torch.randn(B, L))).mask
     assert masks.min() >= 0
     assert masks.max() <= 1
-    assert torch.equal(masks[0], model.initial_mask.clamp(0, 1).expand(B, N))
+    assert torch.equal(masks[0], model.initial.mask[:, 0].clamp(0, 1).expand(B, N))
 
 
 def test_step_sizes_refer_to_the_batch_or_to_the_reference_batch() -> None:
     encoder = set_encoder()
     mean = dspn(encoder)
-    sample = dspn(encoder, inner_reduction=InnerReduction.per_sample)
+    sample = dspn(encoder, reduction=Reduction.per_sample)
     sample.load_state_dict(mean.state_dict())
     z = torch.randn(B, L)
     assert_close(mean(Encoding(z)).x, sample(Encoding(z)).x)
     alone = sample(Encoding(z[:1])).x
     assert_close(alone, sample(Encoding(z)).x[:, :1])
     assert not torch.allclose(mean(Encoding(z[:1])).x[1:], alone[1:])
-    mean.step_size /= B
+    mean.descent.step_size /= B
     assert_close(mean(Encoding(z[:1])).x, alone)
 
 
@@ -151,10 +169,10 @@ def test_decoded_sets_follow_the_order_of_the_initial_set(
 ) -> None:
     torch.manual_seed(seed)
     model = dspn(set_encoder(pooling, elements), steps=2)
-    nn.init.uniform_(model.initial_mask)
+    nn.init.uniform_(model.initial.mask)
     order, encoding = torch.randperm(N), Encoding(torch.randn(B, L))
     before = model(encoding)
-    for parameter in (model.initial_set, model.initial_mask):
+    for parameter in (model.initial.x, model.initial.mask):
         parameter.data = parameter.data[order]
     after = model(encoding)
     assert_close(after.x, before.x[:, :, order], rtol=1e-9, atol=1e-9)
@@ -194,14 +212,14 @@ def test_inverting_the_own_encoder_comes_close() -> None:
 
 def plain_dspn(model: DSPN, encoder: nn.Module, z: Tensor) -> SetBatch:
     """The authors' loop: a batch mean, differentiated by `autograd.grad`."""
-    x = model.initial_set.expand(len(z), -1, -1)
-    mask = model.initial_mask.clamp(0, 1).expand(len(z), -1)
+    x = model.initial.x.expand(len(z), -1, -1)
+    mask = model.initial.mask[:, 0].clamp(0, 1).expand(len(z), -1)
     sets, masks = [x], [mask]
     for _ in range(model.steps):
         distance = F.smooth_l1_loss(encoder(SetBatch(x, mask)).z, z)
         slopes = torch.autograd.grad(distance, (x, mask), create_graph=True)
-        x = x - model.step_size * slopes[0]
-        mask = (mask - model.step_size * slopes[1]).clamp(0, 1)
+        x = x - model.descent.step_size * slopes[0]
+        mask = (mask - model.descent.step_size * slopes[1]).clamp(0, 1)
         sets.append(x)
         masks.append(mask)
     return SetBatch(torch.stack(sets), torch.stack(masks))
@@ -317,7 +335,7 @@ def test_fsunpool_autoencoder_ignores_padding(seed: int, extra: int) -> None:
 def test_fsunpool_needs_a_relaxed_order() -> None:
     _, decoder = fs_autoencoder(masked=True)
     with pytest.raises(AssertionError, match="relaxed FSPool"):
-        decoder(Encoding(torch.randn(B, 4), mask=target().mask))
+        decoder(Encoding(torch.randn(B, 4), elements=target()))
 
 
 # Baselines

@@ -234,7 +234,7 @@ def test_encoding_keeps_what_a_decoder_may_undo() -> None:
     assert relaxed.order is not None
     assert relaxed.order.permutation.shape == (2, C, 4, 4)
     assert hard.order is None
-    assert relaxed.mask is s.mask
+    assert relaxed.elements is s
 
 
 @pytest.mark.parametrize("elements", ELEMENTS)
@@ -288,7 +288,7 @@ def test_resnet_has_the_trunk_of_torchvisions() -> None:
     assert_close(ours.eval().trunk(images), theirs.eval()(images))
     encoding = ours(images)
     assert encoding.z.shape == (2, 6)
-    assert encoding.order is encoding.mask is None
+    assert encoding.order is encoding.elements is None
 
 
 def test_weights_of_a_resnet() -> None:

@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
-from setexp.decoders.dspn import DSPN, InnerReduction
+from setexp.decoders.dspn import DSPN, Gradient, Objective, RegulariserReduction
+from setexp.decoders.initial import LearnedSet, SetInit
 from setexp.encoders.fspool import FSPool
 from setexp.encoders.set_encoder import ElementMLP, PairMLP, SetEncoder
+from setexp.ops.descent import Descent, Projection, Reduction
 from setexp.ops.position_weights import WeightInit
 from setexp.sets import Encoding, SetBatch
 
@@ -22,8 +24,8 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 # Names of the modules' parameters and of the arrays.
 DSPN_NAMES = {
-    "initial_set": "starting_set",
-    "initial_mask": "starting_mask",
+    "initial.x": "starting_set",
+    "initial.mask": "starting_mask",
     "set_encoder.pooling.weights.weight": "pool_weight",
 }
 MNIST_NAMES = DSPN_NAMES | {
@@ -59,19 +61,29 @@ def case(request: pytest.FixtureRequest, golden: Golden) -> Case:
     encoder = SetEncoder(
         elements=kind(widths=widths), pooling=pool, head=[], mask_channel=True, divide_by_rows=True
     )
-    dspn = DSPN(
-        set_encoder=encoder, set_size=6, element_dim=arrays["starting_set"].shape[1], steps=4,
-        step_size=arrays["step_size"].item(), inner_reduction=InnerReduction.batch_mean,
-        reference_batch_size=3,
+    initial = LearnedSet(
+        set_size=6, element_dim=arrays["starting_set"].shape[1], init=SetInit.uniform, std=0.0,
+        mask=0.5,
     )  # fmt: skip
+    descent = Descent(
+        step_size=arrays["step_size"].item(), reduction=Reduction.batch_mean,
+        reference_batch_size=3, momentum=0.0, nesterov=False, clip=None,
+        projection=Projection.mask, project_initial=True,
+    )  # fmt: skip
+    dspn = DSPN(
+        set_encoder=encoder, initial=initial, objective=Objective.huber, regulariser=0.0,
+        regulariser_reduction=RegulariserReduction.mean, descent=descent,
+        gradient=Gradient.unrolled, steps=4, mask_channel=True, condition=False,
+    )  # fmt: skip
+    arrays["starting_mask"] = arrays["starting_mask"].unsqueeze(-1)
     dspn.load_state_dict({ours: arrays[theirs] for ours, theirs in names.items()})
     return Case(arrays, dspn, names)
 
 
-@pytest.mark.parametrize("reduction", InnerReduction)
-def test_trajectory(case: Case, reduction: InnerReduction) -> None:
+@pytest.mark.parametrize("reduction", Reduction)
+def test_trajectory(case: Case, reduction: Reduction) -> None:
     arrays, dspn, _ = case
-    dspn.inner_reduction = reduction  # alike, because the reference batch is this one
+    dspn.descent.reduction = reduction  # alike, because the reference batch is this one
     decoded = dspn(Encoding(arrays["target_encoding"]))
     assert_close(decoded.x, arrays["sets"], rtol=1e-10, atol=1e-10)
     assert_close(decoded.mask, arrays["masks"], rtol=1e-10, atol=1e-10)
@@ -98,12 +110,13 @@ def test_gradients_through_all_steps(case: Case, steps: str) -> None:
     assert parameters.keys() == names.keys()
     for ours, theirs in names.items():
         gradient = parameters[ours].grad
-        assert_close(gradient, arrays[f"grad_{steps}_{theirs}"], rtol=1e-9, atol=1e-9)
+        expected = arrays[f"grad_{steps}_{theirs}"].view(gradient.shape)
+        assert_close(gradient, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_a_sample_decodes_alone_as_in_its_batch(case: Case) -> None:
     arrays, dspn, _ = case
-    dspn.inner_reduction = InnerReduction.per_sample
+    dspn.descent.reduction = Reduction.per_sample
     alone = dspn(Encoding(arrays["target_encoding"][1:2]))
     assert_close(alone.x, arrays["sets"][:, 1:2], rtol=1e-10, atol=1e-10)
     assert_close(alone.mask, arrays["masks"][:, 1:2], rtol=1e-10, atol=1e-10)

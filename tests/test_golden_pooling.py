@@ -14,7 +14,7 @@ from setexp.decoders.fsunpool import FSUnpoolDecoder
 from setexp.encoders.fspool import FSPool
 from setexp.ops.pairs import add_pairs
 from setexp.ops.position_weights import WeightInit
-from setexp.sets import Encoding
+from setexp.sets import Encoding, SetBatch
 
 Golden = Callable[[str], dict[str, Tensor]]
 pytestmark = pytest.mark.usefixtures("float64")
@@ -117,7 +117,7 @@ def test_fsunpool_with_the_stored_order(golden: Golden) -> None:
     )
     x, code = case["x"].requires_grad_(), case["code"].requires_grad_()
     _, order = fspool(case["pool_weight"], relaxed=True)(x, case["mask"])
-    decoded = decoder(Encoding(code, order, case["mask"]))
+    decoded = decoder(Encoding(code, order, SetBatch(case["x"], case["mask"])))
     assert torch.equal(decoded.mask, case["mask"].unsqueeze(0))
     assert_close(decoded.x[0], case["unpooled"], rtol=1e-9, atol=1e-9)
     decoded.x[0].backward(case["cotangent_unpool"])

@@ -118,7 +118,7 @@ class Scaled(nn.Module):
         self.frozen = nn.Parameter(torch.rand(2), requires_grad=False)
         self.register_buffer("shift", torch.rand(2))
 
-    def forward(self, batch: Batch) -> Any:
+    def forward(self, batch: Batch, steps: int | None = None) -> Any:
         from setexp.tasks.outcome import Outcome
 
         x = (batch.input.x * self.scale + self.frozen + self.shift).square().sum((-1, -2))

@@ -25,9 +25,10 @@ from torch import Tensor
 from setexp.datasets.polygons import Polygons
 from setexp.errors import ConfigError
 from setexp.losses.direct import DirectLoss
+from setexp.ops.descent import Descent
 from setexp.sets import Batch, SetBatch
 from setexp.training import checkpoint
-from setexp.training.optimise import learning_rate
+from setexp.training.optimise import inner_steps, learning_rate
 from setexp.training.randomness import derive, own_draws
 from setexp.training.settings import Trainer
 
@@ -90,6 +91,28 @@ def test_a_run_without_steps_is_evaluated(tmp_path: Path) -> None:
 def test_learning_rates_change_at_the_start_of_epochs() -> None:
     trainer = Trainer(lr=8.0, lr_epochs=[2, 3], lr_factor=0.5)
     assert [learning_rate(trainer, epoch) for epoch in range(5)] == [8.0, 8.0, 4.0, 2.0, 2.0]
+
+
+def test_inner_steps_change_at_the_start_of_epochs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(inner_steps=[5, 9, 7], inner_epochs=[1, 3])
+    assert [inner_steps(trainer, epoch) for epoch in range(5)] == [5, 9, 9, 7, 7]
+    assert inner_steps(Trainer(), 0) is None
+    taken = []
+    step = Descent.step
+
+    def counted(self: Descent, rows: Tensor, slope: Tensor, buffer: Tensor | None) -> object:
+        taken.append(torch.is_grad_enabled())  # evaluations need no gradient
+        return step(self, rows, slope, buffer)
+
+    monkeypatch.setattr(Descent, "step", counted)
+    schedule = ["trainer.inner_steps=[2,3]", "trainer.inner_epochs=[1]"]
+    arguments = ["experiment=dspn_mnist", "dataset.source=procedural", "trainer.evaluate_every=0"]
+    folder = train(tmp_path, *arguments, *schedule, "trainer.stack=0")
+    record = read(folder / "seed-0/result.json")
+    assert record["epochs"] == 2
+    assert sum(taken) == record["steps"] // 2 * (2 + 3)
 
 
 def test_the_schedule_reaches_the_optimiser(tmp_path: Path) -> None:

@@ -1,4 +1,8 @@
-"""Deep set prediction network: decode by gradient descent on a set (Thesis, Algorithm 6.1)."""
+"""Deep set prediction networks: decode by gradient descent on a set.
+
+DSPN (Thesis, Algorithm 6.1) is differentiated through all inner steps; iDSPN (Zhang et al., 2022)
+through the last one alone, as if it had arrived at a minimum. Everything else is shared.
+"""
 
 from __future__ import annotations
 
@@ -9,55 +13,87 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from setexp.sets import Encoding, SetBatch
+from setexp.ops.descent import Descent
+from setexp.sets import Encoding, SetBatch, split_mask
+
+Slope = Callable[[Tensor], Tensor]
 
 
-class InnerReduction(Enum):
-    """What the inner objective's step size refers to.
+class Objective(Enum):
+    """Distance of encodings that inner steps lower, for one sample.
 
-    batch_mean: a mean over the batch, as released, so that a step depends on the batch size.
-    per_sample: the same at the reference batch size, whatever the batch.
+    huber: Huber, mean over latent features (DSPN). half_squared: half the square, mean over latent
+    features (iDSPN).
     """
 
-    batch_mean = "batch_mean"
-    per_sample = "per_sample"
+    huber = "huber"
+    half_squared = "half_squared"
+
+    def __call__(self, encoded: Tensor, z: Tensor) -> Tensor:
+        """Twice (B, L) to (B,)."""
+        if self is Objective.huber:
+            return F.smooth_l1_loss(encoded, z, reduction="none").mean(-1)
+        return 0.5 * (encoded - z).square().mean(-1)
+
+
+class Gradient(Enum):
+    """How the decoder is differentiated.
+
+    unrolled: through all inner steps. implicit: at the last set, with the identity in place of the
+    Hessian (iDSPN, Eq. 9 and 10), so that memory does not grow with the number of steps.
+    """
+
+    unrolled = "unrolled"
+    implicit = "implicit"
+
+
+class RegulariserReduction(Enum):
+    """Of the squared distance to the initial set: mean over (N, F) (code), or sum (paper)."""
+
+    mean = "mean"
+    sum = "sum"
 
 
 class DSPN(nn.Module):
-    """Start from a learned set and descend the distance between its encoding and the latent vector.
+    """Start from a set and descend the distance between its encoding and the latent vector.
 
-    The objective is the Huber loss between encodings, a mean over latent features; the mask is
-    optimised like any feature and clamped to [0, 1] before the first step and after each one.
-    Gradients flow through all steps.
+    Under `Gradient.implicit` an initial set learns from the regulariser alone.
 
     Args:
         set_encoder: the encoder that is inverted; None to invert the one given at call time, which
             an auto-encoder does (shared weights).
-        set_size: N. element_dim: D.
+        initial: the set to start from, see `setexp.decoders.initial`.
+        objective, gradient: see `Objective` and `Gradient`.
+        regulariser, regulariser_reduction: weight of half the squared distance to the initial set.
+        descent: the steps.
         steps: T, the number of inner steps in training.
-        step_size: inner learning rate.
-        inner_reduction, reference_batch_size: see `InnerReduction`.
+        mask_channel: the last feature of the initial rows is a mask.
+        condition: the encoder sees each row followed by the same row of the encoded set, which is
+            never changed (iDSPN, 3: known dimensions).
 
-    Shapes: z (B, L) to x (T + 1, B, N, D), mask (T + 1, B, N); index 0 is the initial set.
+    Shapes: z (B, L) to x (T + 1, B, N, D), mask (T + 1, B, N); index 0 is the initial set. In
+    training mode, `Gradient.implicit` holds and returns the final set alone, T + 1 becoming 1.
     """
 
     def __init__(
         self,
         *,
         set_encoder: nn.Module | None,
-        set_size: int,
-        element_dim: int,
+        initial: nn.Module,
+        objective: Objective,
+        regulariser: float,
+        regulariser_reduction: RegulariserReduction,
+        descent: Descent,
+        gradient: Gradient,
         steps: int,
-        step_size: float,
-        inner_reduction: InnerReduction,
-        reference_batch_size: int,
+        mask_channel: bool,
+        condition: bool,
     ) -> None:
         super().__init__()
-        self.set_encoder = set_encoder
-        self.initial_set = nn.Parameter(torch.rand(set_size, element_dim))
-        self.initial_mask = nn.Parameter(torch.full((set_size,), 0.5))
-        self.steps, self.step_size = steps, step_size
-        self.inner_reduction, self.reference_batch_size = inner_reduction, reference_batch_size
+        self.set_encoder, self.initial, self.descent = set_encoder, initial, descent
+        self.objective, self.gradient, self.steps = objective, gradient, steps
+        self.regulariser, self.regulariser_reduction = regulariser, regulariser_reduction
+        self.mask_channel, self.condition = mask_channel, condition
 
     def forward(
         self,
@@ -67,23 +103,53 @@ class DSPN(nn.Module):
     ) -> SetBatch:
         encoder = self.set_encoder or encode
         assert encoder is not None, "DSPN inverts an encoder: give it one"
-        z = encoding.z
-        batch = z.shape[0]
-        per_batch = self.inner_reduction is InnerReduction.batch_mean
-        step_size = self.step_size / (batch if per_batch else self.reference_batch_size)
+        initial = self.initial(encoding)
+        known = self._known(encoding)
 
-        def objective(x: Tensor, mask: Tensor) -> Tensor:
-            distance = F.smooth_l1_loss(encoder(SetBatch(x, mask)).z, z, reduction="none")
-            return distance.mean(-1).sum()
+        def objective(rows: Tensor) -> Tensor:
+            s = split_mask(rows, self.mask_channel)
+            if known is not None:
+                s = SetBatch(torch.cat([s.x, known], dim=-1), s.mask)
+            total = self.objective(encoder(s).z, encoding.z).sum()
+            if self.regulariser:
+                squares = (rows - initial).square()
+                mean = self.regulariser_reduction is RegulariserReduction.mean
+                pull = squares.mean((-2, -1)) if mean else squares.sum((-2, -1))
+                total = total + 0.5 * self.regulariser * pull.sum()
+            return total
 
-        descend = torch.func.grad(objective, argnums=(0, 1))
-        x = self.initial_set.expand(batch, -1, -1)
-        mask = self.initial_mask.clamp(0, 1).expand(batch, -1)
-        sets, masks = [x], [mask]
-        for _ in range(self.steps if steps is None else steps):
-            slope_x, slope_mask = descend(x, mask)
-            x = x - step_size * slope_x
-            mask = (mask - step_size * slope_mask).clamp(0, 1)
-            sets.append(x)
-            masks.append(mask)
-        return SetBatch(torch.stack(sets), torch.stack(masks))
+        descend = self._unrolled if self.gradient is Gradient.unrolled else self._implicit
+        steps = self.steps if steps is None else steps
+        rows = descend(self.descent.start(initial), torch.func.grad(objective), steps)
+        return split_mask(rows, self.mask_channel)
+
+    def _known(self, encoding: Encoding) -> Tensor | None:
+        if not self.condition:
+            return None
+        assert encoding.elements is not None, "condition=true needs an encoded set"
+        return encoding.elements.x
+
+    def _unrolled(self, rows: Tensor, slope: Slope, steps: int) -> Tensor:
+        sets, buffer = [rows], None
+        for _ in range(steps):
+            rows, buffer = self.descent.step(rows, slope(rows), buffer)
+            sets.append(rows)
+        return torch.stack(sets)
+
+    def _implicit(self, rows: Tensor, slope: Slope, steps: int) -> Tensor:
+        """Sets of which the last has the gradient of the direction it was about to take."""
+        if steps == 0:
+            return rows.unsqueeze(0)
+        sets, buffer = [], None
+        with torch.no_grad():
+            for _ in range(steps - 1):
+                sets += [] if self.training else [rows]
+                rows, buffer = self.descent.step(rows, slope(rows), buffer)
+        rows = rows.detach()
+        last_slope = slope(rows)
+        direction = self.descent.projection(rows - last_slope) - rows
+        with torch.no_grad():
+            last, _ = self.descent.step(rows, last_slope, buffer)
+        # adds zero, and the gradient of the direction
+        last = last + (direction - direction.detach())
+        return torch.stack([last] if self.training else [*sets, rows, last])

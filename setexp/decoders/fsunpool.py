@@ -53,8 +53,9 @@ class FSUnpoolDecoder(nn.Module):
         steps: int | None = None,
     ) -> SetBatch:
         del encode, steps  # one shot
-        assert encoding.order is not None and encoding.mask is not None, "needs a relaxed FSPool"
-        mask = encoding.mask
+        assert encoding.order is not None, "needs a relaxed FSPool"
+        assert encoding.elements is not None
+        mask = encoding.elements.mask
         size = mask.sum(-1, keepdim=True) if self.masked else None
         weights = self.weights(mask.shape[-1], size)
         code = self.vector(encoding.z).unsqueeze(-1)

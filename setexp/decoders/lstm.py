@@ -7,9 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from setexp.decoders.mlp import split_mask
 from setexp.ops.layers import LSTM, Linear
-from setexp.sets import Encoding, SetBatch
+from setexp.sets import Encoding, SetBatch, split_mask
 
 
 class LSTMDecoder(nn.Module):
@@ -49,4 +48,4 @@ class LSTMDecoder(nn.Module):
         cell = self.cell(encoding.z)
         inputs = cell.new_zeros(*cell.shape[:-1], self.set_size, 1)
         states = self.lstm(inputs, torch.zeros_like(cell), cell)
-        return split_mask(self.element(states), self.mask_channel, self.mask_bias)
+        return split_mask(self.element(states).unsqueeze(0), self.mask_channel, self.mask_bias)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
 
 from setexp.ops.layers import MLP
-from setexp.sets import Encoding, SetBatch
+from setexp.sets import Encoding, SetBatch, split_mask
 
 
 class MLPDecoder(torch.nn.Module):
@@ -48,13 +47,4 @@ class MLPDecoder(torch.nn.Module):
     ) -> SetBatch:
         del encode, steps  # one shot
         elements = self.mlp(encoding.z).unflatten(-1, self.shape)
-        return split_mask(elements, self.mask_channel, self.mask_bias)
-
-
-def split_mask(elements: Tensor, mask_channel: bool, mask_bias: float) -> SetBatch:
-    """Elements (B, N, D + 1) to a one-step prediction; without mask channel all are present."""
-    if not mask_channel:
-        mask = elements.new_ones(elements.shape[:-1])
-        return SetBatch(elements.unsqueeze(0), mask.unsqueeze(0))
-    x, mask = elements[..., :-1], elements[..., -1] + mask_bias
-    return SetBatch(x.unsqueeze(0), mask.unsqueeze(0))
+        return split_mask(elements.unsqueeze(0), self.mask_channel, self.mask_bias)

@@ -81,4 +81,4 @@ class SetEncoder(nn.Module):
         if self.divide_by_rows:
             x = x / x.shape[-2]
         pooled, order = self.pooling(x, mask)
-        return Encoding(z=self.head(pooled), order=order, mask=s.mask)
+        return Encoding(z=self.head(pooled), order=order, elements=s)

@@ -47,10 +47,16 @@ def evaluate(
     evaluation: Evaluation,
     batch_size: int,
     generator: torch.Generator,
+    steps: int | None = None,
 ) -> dict[str, float]:
-    """Measure a task on one pass over a split; the device is read once, at the end."""
+    """Measure a task on one pass over a split; the device is read once, at the end.
+
+    Args:
+        steps: inner steps where the evaluation names none; None for the decoder's own number.
+    """
     task.eval()
-    steps = max(evaluation.at) if evaluation.at else None
+    if evaluation.at:
+        steps = max(evaluation.at)
     sums: dict[str, Tensor] = {}
     count = 0
     kept: list[tuple[SetBatch, SetBatch]] = []
@@ -92,6 +98,7 @@ def measure(
     seed: int,
     when: object,
     device: torch.device,
+    steps: int | None = None,
 ) -> dict[str, float]:
     """`evaluate` with draws of its own: functions of seed, split and time, not of training's.
 
@@ -101,7 +108,7 @@ def measure(
     generator = torch.Generator(device).manual_seed(derive(seed, split, "evaluate"))
     with own_draws(derive(seed, "evaluate", when), device):
         try:
-            return evaluate(task, dataset, split, evaluation, batch_size, generator)
+            return evaluate(task, dataset, split, evaluation, batch_size, generator, steps)
         except NonFiniteError as error:
             raise NonFiniteError(f"evaluation of seed {seed} on {split}: {error}") from None
 

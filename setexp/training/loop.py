@@ -16,7 +16,12 @@ from setexp.errors import ConfigError, NonFiniteError
 from setexp.sets import Batch
 from setexp.training import checkpoint
 from setexp.training.evaluate import Evaluation, measure, measure_final
-from setexp.training.optimise import clip_gradients, learning_rate, make_optimizer
+from setexp.training.optimise import (
+    clip_gradients,
+    inner_steps,
+    learning_rate,
+    make_optimizer,
+)
 from setexp.training.randomness import derive, rng_state, set_rng_state
 from setexp.training.seeds import Alone, Stacked, unstack_state
 from setexp.training.settings import Precision, Select, Trainer
@@ -141,15 +146,15 @@ class Fit:
         ]
         return zip(*passes, strict=True)
 
-    def _forward(self, batches: tuple[Batch, ...]) -> Tensor:
+    def _forward(self, batches: tuple[Batch, ...], steps: int | None) -> Tensor:
         if self.trainer.precision is Precision.float32:
-            return self.learner.losses(batches)
+            return self.learner.losses(batches, steps)
         with torch.autocast(self.device.type, torch.bfloat16):
-            return self.learner.losses(batches)
+            return self.learner.losses(batches, steps)
 
     def _step(self, batches: tuple[Batch, ...]) -> None:
         try:
-            losses = self._losses(batches)
+            losses = self._losses(batches, inner_steps(self.trainer, self.step // self.per_epoch))
         except NonFiniteError as error:
             self._check()  # an earlier loss may be the cause
             seeds = ", ".join(self._origin(seed, self.step + 1) for seed in self.seeds)
@@ -201,7 +206,7 @@ class Fit:
         self._check()
         for index, tracker in enumerate(self.trackers):
             task, split = self.learner.module(index), self.evaluation.during
-            how = self._how(index)
+            how = self._how(index) | {"steps": inner_steps(self.trainer, epoch)}
             measured = measure(task, self.dataset, split, self.evaluation, when=epoch, **how)
             values = {f"{split}/{k}": v for k, v in measured.items()}
             tracker.log(self.step, {"epoch": epoch, **values})

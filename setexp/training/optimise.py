@@ -37,6 +37,13 @@ def learning_rate(trainer: Trainer, epoch: int) -> float:
     return trainer.lr * trainer.lr_factor ** sum(epoch >= e for e in trainer.lr_epochs)
 
 
+def inner_steps(trainer: Trainer, epoch: int) -> int | None:
+    """Inner steps of the decoder in an epoch; None for the decoder's own number."""
+    if not trainer.inner_steps:
+        return None
+    return trainer.inner_steps[sum(epoch >= e for e in trainer.inner_epochs)]
+
+
 def clip_gradients(parameters: Iterable[nn.Parameter], largest: float, seeds: int) -> None:
     """Scale gradients to a norm of at most `largest`, separately for each of `seeds` seeds."""
     gradients = [p.grad for p in parameters if p.grad is not None]

@@ -31,10 +31,10 @@ class Alone:
         """Trainable parameters by name."""
         return {k: p for k, p in self.task.named_parameters() if p.requires_grad}
 
-    def losses(self, batches: Sequence[Batch]) -> Tensor:
-        """Mean loss of the seed's batch, (1,)."""
+    def losses(self, batches: Sequence[Batch], steps: int | None = None) -> Tensor:
+        """Mean loss of the seed's batch, (1,), after so many inner steps."""
         self.task.train()
-        return self.task(batches[0]).loss.mean().unsqueeze(0)
+        return self.task(batches[0], steps=steps).loss.mean().unsqueeze(0)
 
     def state(self, index: int) -> dict[str, Tensor]:
         """One seed's state dict."""
@@ -67,13 +67,14 @@ class Stacked:
         """Trainable parameters by name, each (S, ...)."""
         return self.parameters
 
-    def losses(self, batches: Sequence[Batch]) -> Tensor:
-        """Mean loss of each seed's own batch, (S,)."""
+    def losses(self, batches: Sequence[Batch], steps: int | None = None) -> Tensor:
+        """Mean loss of each seed's own batch, (S,), after so many inner steps."""
         self._skeleton.train()
         batch = stack_batches(batches)
 
         def mean_loss(p: Mapping[str, Tensor], b: Mapping[str, Tensor], batch: Batch) -> Tensor:
-            return functional_call(self._skeleton, (dict(p), dict(b)), (batch,)).loss.mean()
+            state, how = (dict(p), dict(b)), {"steps": steps}
+            return functional_call(self._skeleton, state, (batch,), how).loss.mean()
 
         return vmap(mean_loss)(dict(self.parameters), self.buffers, batch)
 
@@ -95,8 +96,12 @@ class Stacked:
 
 
 def stackable(task: nn.Module) -> bool:
-    """Whether the law can hold: convolutions and batch norm become other kernels in a stack."""
-    return not any(isinstance(m, nn.Conv2d | nn.BatchNorm2d) for m in task.modules())
+    """Whether the law can hold: convolutions and batch norm become other kernels in a stack, and
+    modules that draw from the global random state (`draws`) would draw other numbers there."""
+    return not any(
+        isinstance(m, nn.Conv2d | nn.BatchNorm2d) or getattr(m, "draws", False)
+        for m in task.modules()
+    )
 
 
 def stack_batches(batches: Sequence[Batch]) -> Batch:

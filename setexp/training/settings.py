@@ -38,6 +38,9 @@ class Trainer:
         optimizer, lr, weight_decay: as PyTorch defines them.
         clip: largest gradient norm of all parameters of one seed; null for none.
         lr_epochs, lr_factor: multiply the learning rate at the start of each of these epochs.
+        inner_steps, inner_epochs: inner steps of the decoder in training, [20, 40] with [50] being
+            20, and 40 from epoch 50 on; the final evaluation uses the decoder's own number, which
+            empty lists mean throughout.
         evaluate_every: epochs between evaluations during training; 0 for none.
         select, select_metric, select_lower: see `Select`; the metric is an evaluation's.
         precision, compile: see `Precision`; `torch.compile` of the training step.
@@ -56,6 +59,8 @@ class Trainer:
     clip: float | None = None
     lr_epochs: list[int] = field(default_factory=list)
     lr_factor: float = 1.0
+    inner_steps: list[int] = field(default_factory=list)
+    inner_epochs: list[int] = field(default_factory=list)
     evaluate_every: int = 0
     select: Select = Select.last
     select_metric: str | None = None

@@ -1,0 +1,64 @@
+"""Where inner optimisation starts: a learned set, or a random one."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import torch
+from torch import Tensor, nn
+
+from setexp.sets import Encoding
+
+
+class SetInit(Enum):
+    """Initial elements: uniform on [0, 1] (DSPN), or normal with mean 0 (iDSPN)."""
+
+    uniform = "uniform"
+    normal = "normal"
+
+
+class LearnedSet(nn.Module):
+    """One learned set, the same for every sample (Thesis, 6.3.1).
+
+    Args:
+        set_size: N. element_dim: D.
+        init, std: see `SetInit`; the standard deviation matters to `normal`.
+        mask: initial mask value of every element; null where rows have no mask.
+
+    Shapes: an encoding of B samples to rows (B, N, D), or (B, N, D + 1) with the mask last.
+    """
+
+    def __init__(
+        self, *, set_size: int, element_dim: int, init: SetInit, std: float, mask: float | None
+    ) -> None:
+        super().__init__()
+        shape = (set_size, element_dim)
+        x = torch.rand(shape) if init is SetInit.uniform else torch.randn(shape) * std
+        self.x = nn.Parameter(x)
+        self.mask = None if mask is None else nn.Parameter(torch.full((set_size, 1), mask))
+
+    def forward(self, encoding: Encoding) -> Tensor:
+        rows = self.x if self.mask is None else torch.cat([self.x, self.mask], dim=-1)
+        return rows.expand(len(encoding.z), *rows.shape)
+
+
+class RandomSet(nn.Module):
+    """Normal noise, fresh in every forward pass from the global random state (iDSPN, 3).
+
+    Args:
+        set_size: N. element_dim: D.
+        std: of the noise. Code: 0.1; the paper writes N(0, I/10), which is 0.316.
+        mask: rows have a mask as last feature, noise like the others.
+
+    Shapes: an encoding of B samples to rows (B, N, D), or (B, N, D + 1) with the mask last.
+    """
+
+    draws = True  # seeds that train in a stack would share what is drawn
+
+    def __init__(self, *, set_size: int, element_dim: int, std: float, mask: bool) -> None:
+        super().__init__()
+        self.shape, self.std = (set_size, element_dim + mask), std
+
+    def forward(self, encoding: Encoding) -> Tensor:
+        z = encoding.z
+        return torch.randn(len(z), *self.shape, device=z.device, dtype=z.dtype) * self.std
