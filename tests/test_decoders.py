@@ -29,6 +29,7 @@ from setexp.losses.base import Steps
 from setexp.losses.chamfer import ChamferLoss
 from setexp.ops.costs import Cost
 from setexp.ops.descent import Descent, Projection, Reduction
+from setexp.ops.layers import LinearInit
 from setexp.ops.position_weights import WeightInit
 from setexp.sets import Batch, Encoding, SetBatch
 from setexp.tasks.autoencode import AutoEncode
@@ -59,7 +60,7 @@ POOLINGS: dict[str, Callable[[], nn.Module]] = {
 def set_encoder(pooling: str = "fspool", elements: type = ElementMLP) -> SetEncoder:
     """A small encoder as DSPN's: the mask is a feature."""
     return SetEncoder(
-        elements=elements(widths=[D + 1, 8, L]),
+        elements=elements(widths=[D + 1, 8, L], init=LinearInit.xavier),
         pooling=POOLINGS[pooling](),
         head=[],
         mask_channel=True,
@@ -289,7 +290,7 @@ def test_dspn_compiles_as_one_graph(pooling: str) -> None:
 
 def fs_autoencoder(*, masked: bool) -> tuple[SetEncoder, FSUnpoolDecoder]:
     encoder = SetEncoder(
-        elements=ElementMLP(widths=[D, 8, L]),
+        elements=ElementMLP(widths=[D, 8, L], init=LinearInit.xavier),
         pooling=fspool(masked=masked, relaxed=True),
         head=[L, 4],
         mask_channel=False,

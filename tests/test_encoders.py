@@ -17,6 +17,7 @@ from setexp.encoders.fspool import FSPool
 from setexp.encoders.image import ImageInit, ResNet
 from setexp.encoders.pooling import MaxPool, MeanPool, SumPool
 from setexp.encoders.set_encoder import ElementMLP, PairMLP, SetEncoder
+from setexp.ops.layers import Linear, LinearInit
 from setexp.ops.position_weights import WeightInit
 from setexp.sets import SetBatch
 
@@ -66,7 +67,7 @@ set_sizes = st.lists(st.integers(0, 4), min_size=1, max_size=4)
 
 def encoder(elements: str, pooling: nn.Module, *, mask_channel: bool = False) -> SetEncoder:
     return SetEncoder(
-        elements=ELEMENTS[elements](widths=[D + mask_channel, 8, C]),
+        elements=ELEMENTS[elements](widths=[D + mask_channel, 8, C], init=LinearInit.xavier),
         pooling=pooling,
         head=[C, L],
         mask_channel=mask_channel,
@@ -208,7 +209,7 @@ def test_fspool_refuses(arguments: dict, message: str) -> None:
 
 
 def test_pair_encoder_is_a_network_on_concatenated_pairs() -> None:
-    model = PairMLP(widths=[D, 8, C])
+    model = PairMLP(widths=[D, 8, C], init=LinearInit.xavier)
     nn.init.normal_(model.pair.bias)
     x, mask = torch.randn(2, 4, D), sets(0, [4, 2]).mask
     rows = [torch.cat([x[:, i], x[:, j]], -1) for i in range(4) for j in range(4)]
@@ -217,8 +218,25 @@ def test_pair_encoder_is_a_network_on_concatenated_pairs() -> None:
     features, present = model(x, mask)
     assert_close(features, model.rest[1](plain(torch.stack(rows, 1)).relu()))
     assert present[1].reshape(4, 4).tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [0] * 4, [0] * 4]
-    single = PairMLP(widths=[D, C])
+    single = PairMLP(widths=[D, C], init=LinearInit.xavier)
     assert_close(single(x, mask)[0][:, 5], single.pair(torch.cat([x[:, 1], x[:, 1]], -1)))
+
+
+@pytest.mark.parametrize("elements", ELEMENTS)
+def test_layers_of_elements_start_as_asked(elements: str) -> None:
+    for init in LinearInit:
+        torch.manual_seed(0)
+        layers = [
+            layer
+            for layer in ELEMENTS[elements](widths=[D, 8, C], init=init).modules()
+            if isinstance(layer, nn.Linear)
+        ]
+        torch.manual_seed(0)
+        assert len(layers) == 2
+        for layer in layers:
+            expected = Linear(layer.in_features, layer.out_features, init=init)
+            assert torch.equal(layer.weight, expected.weight)
+            assert torch.equal(layer.bias, expected.bias)
 
 
 @pytest.mark.parametrize(("elements", "rows"), [("elements", 4), ("pairs", 16)])

@@ -16,6 +16,7 @@ from setexp.decoders.initial import LearnedSet, SetInit
 from setexp.encoders.fspool import FSPool
 from setexp.encoders.set_encoder import ElementMLP, PairMLP, SetEncoder
 from setexp.ops.descent import Descent, Projection, Reduction
+from setexp.ops.layers import LinearInit
 from setexp.ops.position_weights import WeightInit
 from setexp.sets import Encoding, SetBatch
 
@@ -59,7 +60,11 @@ def case(request: pytest.FixtureRequest, golden: Golden) -> Case:
         masked=False, relaxed=False, legacy_singleton_mask=False,
     )  # fmt: skip
     encoder = SetEncoder(
-        elements=kind(widths=widths), pooling=pool, head=[], mask_channel=True, divide_by_rows=True
+        elements=kind(widths=widths, init=LinearInit.xavier),
+        pooling=pool,
+        head=[],
+        mask_channel=True,
+        divide_by_rows=True,
     )
     initial = LearnedSet(
         set_size=6, element_dim=arrays["starting_set"].shape[1], init=SetInit.uniform, std=0.0,

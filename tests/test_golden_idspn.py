@@ -14,6 +14,7 @@ from setexp.encoders.fspool import FSPool
 from setexp.encoders.pooling import MeanPool, SumPool
 from setexp.encoders.set_encoder import ElementMLP, PairMLP, SetEncoder
 from setexp.ops.descent import Descent, Projection, Reduction
+from setexp.ops.layers import LinearInit
 from setexp.ops.position_weights import WeightInit
 from setexp.ops.simplex import project_simplex
 from setexp.sets import Encoding, SetBatch
@@ -65,7 +66,7 @@ def set_encoder(case: str, arrays: dict[str, Tensor]) -> SetEncoder:
         pooling = (SumPool if case.endswith("sum") else MeanPool)(masked=False)
     widths = [width // 2 if pairs else width, hidden, latent]
     encoder = SetEncoder(
-        elements=(PairMLP if pairs else ElementMLP)(widths=widths),
+        elements=(PairMLP if pairs else ElementMLP)(widths=widths, init=LinearInit.pytorch),
         pooling=pooling, head=[], mask_channel=False, divide_by_rows=False,
     )  # fmt: skip
     encoder.load_state_dict({k: ours(arrays, "", k) for k in encoder.state_dict()})

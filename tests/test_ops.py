@@ -20,7 +20,7 @@ from setexp.ops import assignment as assignment_module
 from setexp.ops import sorting
 from setexp.ops.assignment import assignment
 from setexp.ops.costs import Cost, matched_cost, pair_cost
-from setexp.ops.layers import LSTM, MLP, Linear
+from setexp.ops.layers import LSTM, MLP, Linear, LinearInit
 from setexp.ops.pairs import add_pairs, pair_mask
 from setexp.ops.position_weights import PositionWeights, WeightInit
 from setexp.ops.sorting import argsort, hard_order, relaxed_order
@@ -385,6 +385,18 @@ def test_layers_start_xavier_uniform_with_zero_biases() -> None:
         assert 0.99 * bound < layer.weight.abs().max() <= bound
         assert not layer.bias.any()
     assert len(MLP([3])) == len(MLP([])) == 0
+
+
+def test_layers_start_as_pytorchs_where_asked() -> None:
+    torch.manual_seed(0)
+    mlp = MLP([30, 20, 10], init=LinearInit.pytorch)
+    torch.manual_seed(0)
+    for layer, expected in ((mlp[0], nn.Linear(30, 20)), (mlp[2], nn.Linear(20, 10))):
+        assert torch.equal(layer.weight, expected.weight)
+        assert torch.equal(layer.bias, expected.bias)
+        bound = layer.in_features**-0.5
+        assert 0.8 * bound < layer.bias.abs().max() <= bound
+    assert Linear(3, 2, bias=False, init=LinearInit.pytorch).bias is None
 
 
 def test_lstm_is_pytorchs() -> None:
