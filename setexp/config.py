@@ -53,7 +53,7 @@ class EvaluationNodes:
     metrics: dict[str, Any] = field(default_factory=dict)
     at: list[int] = field(default_factory=list)
     during: str | None = None
-    final: dict[str, str] = field(default_factory=lambda: {"test": ""})
+    final: dict[str, str] = field(default_factory=dict)
     drop_last: bool = False
 
 

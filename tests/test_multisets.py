@@ -1,0 +1,168 @@
+"""Random multisets: what is drawn, how passes repeat, and the models of Tables 5 and 6 of iDSPN."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from smoke_runs import config
+from torch import Tensor
+
+from setexp.build import build
+from setexp.datasets.multisets import Multisets
+from setexp.errors import ConfigError
+from setexp.sets import Batch
+
+SIZES = {"train": 20, "val": 12, "test": 5}
+
+
+def make(**changes: int) -> Multisets:
+    arguments = {"set_size": 3, "element_dim": 2, "data_seed": 0}
+    sizes = {f"{split}_size": size for split, size in SIZES.items()}
+    return Multisets(**{**arguments, **sizes, **changes})
+
+
+def one_pass(dataset: Multisets, split: str = "train", seed: int = 0, **how: Any) -> list[Batch]:
+    generator = torch.Generator().manual_seed(seed)
+    how = {"shuffle": True, "drop_last": False} | how
+    return list(dataset.batches(split, 8, generator, **how))
+
+
+def elements(batches: list[Batch]) -> Tensor:
+    return torch.cat([batch.target.x for batch in batches])
+
+
+def by_value(x: Tensor) -> Tensor:
+    """Sets in an order of their own; their first numbers are all different."""
+    return x[x[:, 0, 0].argsort()]
+
+
+def test_elements_are_standard_normal_and_independent() -> None:
+    count = 20_000
+    x = make(train_size=count)._splits["train"].flatten(1)
+    assert (x.mean(0).abs() < 5 / count**0.5).all()
+    off = torch.cov(x.T) - torch.eye(x.shape[1])
+    assert (off.abs() < 8 / count**0.5).all()
+    assert ((x.abs() < 1).double().mean(0) - 0.6827).abs().max() < 5 * 0.4654 / count**0.5
+
+
+def test_batches() -> None:
+    dataset = make()
+    batches = one_pass(dataset)
+    assert [batch.target.x.shape for batch in batches] == [(8, 3, 2), (8, 3, 2), (4, 3, 2)]
+    assert all(batch.input is batch.target for batch in batches)
+    assert all(batch.target.mask.shape == batch.target.x.shape[:2] for batch in batches)
+    assert all((batch.target.mask == 1).all() for batch in batches)
+    assert {split: dataset.sizes(split) for split in SIZES} == SIZES
+    for split, size in SIZES.items():
+        assert len(elements(one_pass(dataset, split))) == size
+        assert len(elements(one_pass(dataset, split, drop_last=True))) == size // 8 * 8
+
+
+def test_sets_stay_and_their_order_is_the_generators() -> None:
+    dataset = make()
+    first, second = elements(one_pass(dataset)), elements(one_pass(dataset, seed=1))
+    assert not torch.equal(first, second)
+    assert torch.equal(by_value(first), by_value(second))
+    assert torch.equal(first, elements(one_pass(make())))
+    still = elements(one_pass(dataset, shuffle=False))
+    assert torch.equal(still, elements(one_pass(dataset, seed=1, shuffle=False)))
+
+
+def test_splits_are_functions_of_the_data_seed_alone() -> None:
+    dataset, other = make(), make(data_seed=1)
+    everything = torch.cat([elements(one_pass(d, s)) for d in (dataset, other) for s in SIZES])
+    assert len(everything.flatten(1).unique(dim=0)) == 2 * sum(SIZES.values())
+    for split in SIZES:
+        longer = make(**{f"{s}_size": 40 for s in SIZES if s != split})
+        here, there = (elements(one_pass(d, split, shuffle=False)) for d in (dataset, longer))
+        assert torch.equal(here, there)
+
+
+def test_the_fingerprint_names_what_determines_the_data() -> None:
+    changes = ({}, {"set_size": 4}, {"element_dim": 3}, {"train_size": 9}, {"data_seed": 1})
+    assert len({make(**change).fingerprint for change in changes}) == len(changes)
+
+
+@given(st.integers(0, 3), st.booleans(), st.booleans())
+def test_a_pass_can_start_anywhere(start: int, shuffle: bool, drop_last: bool) -> None:
+    whole = one_pass(make(), shuffle=shuffle, drop_last=drop_last)
+    rest = one_pass(make(), shuffle=shuffle, drop_last=drop_last, start=start)
+    assert len(whole) == (2 if drop_last else 3)
+    assert len(rest) == max(0, len(whole) - start)
+    for batch, same in zip(rest, whole[start:], strict=True):
+        assert torch.equal(batch.target.x, same.target.x)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"set_size": 0}, "dataset.set_size=0: at least 1"),
+        ({"element_dim": 0}, "dataset.element_dim=0: at least 1"),
+    ],
+)
+def test_what_is_refused(changes: dict[str, int], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make(**changes)
+
+
+def test_an_unknown_split_is_refused() -> None:
+    with pytest.raises(ConfigError, match="split all: multisets have train, val, test"):
+        make().sizes("all")
+
+
+def task(experiment: str, *overrides: str) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return build(config(f"experiment={experiment}", "scale=smoke", *overrides)["task"], "task")
+
+
+def outcome(experiment: str, *overrides: str) -> Tensor:
+    """Predictions of a fresh model."""
+    return task(experiment, *overrides)(one_pass(make(), "test")[0]).prediction.x[-1]
+
+
+def test_training_is_as_printed() -> None:
+    nodes = config("experiment=multisets_idspn")
+    trainer = nodes["trainer"]
+    assert nodes["dataset"]["train_size"] * trainer["epochs"] // trainer["batch_size"] == 20_000
+    assert nodes["evaluation"]["final"] == {"val": ""}
+
+
+def test_all_models_of_table_5_start_alike() -> None:
+    idspn, plain, dspn = (
+        task(name) for name in ("multisets_idspn", "multisets_idspn_plain", "multisets_dspn")
+    )
+    for other in (plain, dspn):
+        assert idspn.state_dict().keys() == other.state_dict().keys()
+        for name, value in idspn.state_dict().items():
+            assert torch.equal(value, other.state_dict()[name])
+    assert torch.equal(outcome("multisets_idspn_plain"), outcome("multisets_dspn"))
+    assert not torch.allclose(outcome("multisets_idspn"), outcome("multisets_dspn"))
+
+
+def test_the_inverted_encoder_has_weights_of_its_own() -> None:
+    model = task("multisets_idspn")
+    first, second = dict(model.encoder.named_parameters()), dict(
+        model.decoder.set_encoder.named_parameters()
+    )  # fmt: skip
+    assert {k: p.shape for k, p in first.items()} == {k: p.shape for k, p in second.items()}
+    assert all(not torch.equal(p, second[k]) for k, p in first.items())
+    assert first["pooling.weights.weight"].shape == (16, 3)
+    assert first["elements.mlp.0.bias"].any()  # PyTorch's initial weights, not Xavier's
+
+
+@pytest.mark.parametrize("pooling", ["sum", "mean"])
+def test_other_poolings_are_the_inverted_encoders_alone(pooling: str) -> None:
+    model = task(f"multisets_idspn_{pooling}")
+    assert type(model.encoder.pooling).__name__ == "FSPool"
+    assert type(model.decoder.set_encoder.pooling).__name__ == f"{pooling.title()}Pool"
+
+
+def test_momentum_of_the_baseline_can_be_set() -> None:
+    changed = outcome(
+        "multisets_dspn", "decoder.descent.momentum=0.9", "decoder.descent.nesterov=true"
+    )
+    assert torch.equal(changed, outcome("multisets_idspn"))
