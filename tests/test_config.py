@@ -1,5 +1,6 @@
 """Composing configs: schema, checks against constructors, rules between parts, names of runs."""
 
+import re
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -276,6 +277,6 @@ def test_every_config_says_what_it_is() -> None:
             if path.stem == "none":
                 continue
             head = path.read_text().split("\nname:")[0]
-            assert "Thesis, Table" in head, path.name
+            assert re.search(r"^# (Thesis|iDSPN), Tables? ", head, flags=re.M), path.name
             assert "python train.py" in head, path.name
             assert f"={path.stem}" in head, f"{path.name}: its command names another config"
