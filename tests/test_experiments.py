@@ -25,7 +25,7 @@ from setexp.rules import broken_rules
 SCALES = ("paper", "small", "smoke")
 TABLES = load_tables()
 # At smoke scale, by the beginning of the experiment's name.
-STEPS = {"polygons": 16, "dspn_mnist": 6, "dspn_clevr": 4}
+STEPS = {"polygons": 16, "dspn_mnist": 6, "dspn_clevr": 4, "numbering": 4}
 
 
 def steps(experiment: str) -> int:
@@ -62,7 +62,8 @@ def test_every_experiment_trains_resumes_and_is_measured(
     folder = train(tmp_path / "whole", *arguments) / "seed-0"
     record = read(folder / "result.json")
     assert record["steps"] == steps(experiment)
-    assert record["source"] == ("synthetic" if "polygons" in experiment else "procedural")
+    drawn = experiment.startswith(("polygons", "numbering"))
+    assert record["source"] == ("synthetic" if drawn else "procedural")
     wanted = {
         cell.metric for table in TABLES for cell in table.cells.values()
         if cell.experiment == experiment

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from setexp.ops.layers import MLP, Linear
+from setexp.ops.layers import MLP, Linear, LinearInit
 from setexp.ops.pairs import add_pairs, pair_mask
 from setexp.sets import Encoding, SetBatch
 
@@ -16,13 +16,14 @@ class ElementMLP(nn.Module):
 
     Args:
         widths: input, hidden and output widths.
+        init: see `LinearInit`.
 
     Shapes: (B, N, D) to (B, N, C), mask unchanged.
     """
 
-    def __init__(self, *, widths: Sequence[int]) -> None:
+    def __init__(self, *, widths: Sequence[int], init: LinearInit = LinearInit.xavier) -> None:
         super().__init__()
-        self.mlp = MLP(widths)
+        self.mlp = MLP(widths, init)
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         return self.mlp(x), mask
@@ -33,15 +34,17 @@ class PairMLP(nn.Module):
 
     Args:
         widths: width of *one element*, then hidden and output widths.
+        init: see `LinearInit`.
 
     Shapes: (B, N, D) to (B, N * N, C), pair i, j at row i * N + j; a pair is present if both are.
     """
 
-    def __init__(self, *, widths: Sequence[int]) -> None:
+    def __init__(self, *, widths: Sequence[int], init: LinearInit = LinearInit.xavier) -> None:
         super().__init__()
         element, hidden, *rest = widths
-        self.pair = Linear(2 * element, hidden)
-        self.rest = nn.Sequential(nn.ReLU(), *MLP([hidden, *rest])) if rest else nn.Identity()
+        self.pair = Linear(2 * element, hidden, init=init)
+        more = MLP([hidden, *rest], init)
+        self.rest = nn.Sequential(nn.ReLU(), *more) if rest else nn.Identity()
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         # the weights see the concatenated pair; each half is applied once per element

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+
+
+class LinearInit(Enum):
+    """Initial weights of a linear layer: Xavier uniform and zero biases, as in all of the authors'
+    FSPool and DSPN models, or PyTorch's (iDSPN)."""
+
+    xavier = "xavier"
+    pytorch = "pytorch"
 
 
 class Linear(nn.Linear):
@@ -15,11 +24,22 @@ class Linear(nn.Linear):
     `torch.nn.Linear` fuses the bias into the product when it runs alone but not under `vmap`, and
     products take other routes through the BLAS when they are batched. Both change the last bit.
     Here the bias is added afterwards, the product is always a batched one, and a width of one is a
-    multiplication. Weights are Xavier uniform and biases zero, as in all of the authors' FSPool
-    and DSPN models.
+    multiplication.
 
     Shapes: (..., in_features) to (..., out_features).
     """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool = True,
+        init: LinearInit = LinearInit.xavier,
+    ) -> None:
+        super().__init__(in_features, out_features, bias)
+        if init is LinearInit.pytorch:
+            super().reset_parameters()
 
     def reset_parameters(self) -> None:
         nn.init.xavier_uniform_(self.weight)
@@ -42,14 +62,15 @@ class MLP(nn.Sequential):
 
     Args:
         widths: input, hidden and output widths; at least two, or one for the identity.
+        init: see `LinearInit`.
 
     Shapes: (..., widths[0]) to (..., widths[-1]).
     """
 
-    def __init__(self, widths: Sequence[int]) -> None:
+    def __init__(self, widths: Sequence[int], init: LinearInit = LinearInit.xavier) -> None:
         layers: list[nn.Module] = []
         for wide, narrow in pairwise(widths):
-            layers += [Linear(wide, narrow), nn.ReLU()]
+            layers += [Linear(wide, narrow, init=init), nn.ReLU()]
         super().__init__(*layers[:-1])
 
 
