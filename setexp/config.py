@@ -3,6 +3,7 @@ users."""
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
@@ -90,6 +91,7 @@ def register() -> None:
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("table_sweep", _table_sweep, replace=True)
     OmegaConf.register_new_resolver("add", lambda *numbers: sum(numbers), replace=True)
+    OmegaConf.register_new_resolver("mul", lambda *numbers: math.prod(numbers), replace=True)
     OmegaConf.register_new_resolver("last", lambda items: items[-1], replace=True)
 
 

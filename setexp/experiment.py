@@ -21,7 +21,7 @@ from setexp.report.records import axis_text, slug
 from setexp.training import checkpoint
 from setexp.training.evaluate import Evaluation
 from setexp.training.loop import Fit
-from setexp.training.randomness import derive
+from setexp.training.randomness import derive, for_run
 from setexp.training.seeds import stackable
 from setexp.training.tracking import Tracker
 
@@ -244,7 +244,7 @@ def draw(
     pictures: list[Path] = []
     for figure in build(figures, "figures").values():
         generator = torch.Generator(device).manual_seed(derive(seed, "figures"))
-        pictures += figure(task, dataset, folder / "pictures", generator)
+        pictures += figure(task, for_run(dataset, seed), folder / "pictures", generator)
     for path in pictures:
         print(f"picture: {path}")
     return pictures

@@ -66,6 +66,10 @@ def fake_batch(data: dict[str, Any], size: int, device: str) -> Batch:
     """A batch of the shapes that the dataset's config asks for."""
     n, d = data["set_size"], data["element_dim"]
     target = SetBatch(torch.rand(size, n, d, device=device), torch.ones(size, n, device=device))
+    if "classes" in data:  # numbers and classes are one-hot: any first entry will do
+        classes = torch.rand(size, n, data["classes"], device=device)
+        rows = torch.cat([classes, target.x], dim=-1)
+        return Batch(target._replace(x=classes), target._replace(x=rows), {})
     if "image_size" not in data:
         return Batch(target, target, {})
     side = data["image_size"]

@@ -14,6 +14,8 @@ from setexp.losses.base import Steps
 from setexp.losses.chamfer import ChamferLoss
 from setexp.losses.direct import DirectLoss
 from setexp.losses.hungarian import HungarianLoss
+from setexp.losses.numbering import NumberingLoss
+from setexp.metrics.numbering import NumberingAccuracy, Per
 from setexp.ops.assignment import assignment
 from setexp.ops.costs import Cost, pair_cost
 from setexp.sets import SetBatch
@@ -95,16 +97,14 @@ def test_matching_of_the_numbering_task(golden: Golden, key: str, cost: Cost) ->
 
 @pytest.mark.parametrize(("key", "cost"), [("l2", Cost.l2), ("ce", Cost.cross_entropy)])
 def test_loss_of_the_numbering_task(golden: Golden, key: str, cost: Cost) -> None:
-    case, loss = golden("loss_numbering"), make("hungarian", cost)
+    case = golden("loss_numbering")
     x = case[f"{key}_prediction"].requires_grad_()
-    losses = []
-    for rows, target, classes in zip(x, case["target"], case["classes"].argmax(-1), strict=True):
-        total = x.new_zeros(1)
-        for members in (classes == c for c in classes.unique()):  # matched within each class
-            prediction = as_sets(rows[members][None, None], False)
-            matched = loss(prediction, as_sets(target[members].unsqueeze(0), False))
-            total = total + matched * members.sum() / len(members)
-        losses.append(total)
-    assert_close(torch.cat(losses), case[f"{key}_loss"], rtol=1e-8, atol=1e-8)
-    torch.cat(losses).backward(case["cotangent"])
+    prediction = as_sets(x.unsqueeze(0), False)
+    target = as_sets(torch.cat([case["classes"], case["target"]], dim=-1), False)
+    loss = NumberingLoss(cost=cost)(prediction, target)
+    assert_close(loss, case[f"{key}_loss"], rtol=1e-8, atol=1e-8)
+    loss.backward(case["cotangent"])
     assert_close(x.grad, case[f"{key}_grad"], rtol=1e-8, atol=1e-8)
+    for per in Per:
+        accuracy = NumberingAccuracy(cost=cost, per=per)(prediction, target)
+        assert_close(accuracy, case[f"{key}_{per.value}_accuracy"], rtol=1e-12, atol=1e-12)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,61 @@ def assignment(cost: Tensor) -> Tensor:
     Raises:
         NonFiniteError: a cost is NaN or infinite.
     """
+    columns = _solve(_on_host(cost))
+    return torch.from_numpy(columns).reshape(cost.shape[:-1]).to(cost.device, non_blocking=True)
+
+
+@torch.library.custom_op("setexp::assignment_within", mutates_args=())
+def assignment_within(cost: Tensor, group: Tensor) -> Tensor:
+    """Column matched to each row at minimum total cost, of those whose group is the row's.
+
+    The same as `assignment` with a prohibitive cost between groups, in a fraction of its time.
+
+    Args:
+        cost: (..., N, N), of any float type. The matching has no gradient: pass detached costs.
+        group: int64 (..., N), of the row and of the column of the same index.
+
+    Returns:
+        int64 (..., N).
+
+    Raises:
+        NonFiniteError: a cost is NaN or infinite.
+    """
+    matrices = _on_host(cost)
+    groups = group.to("cpu").numpy().reshape(-1, group.shape[-1])
+    columns = np.empty(groups.shape, dtype=np.int64)
+    # rows and columns in the order of their groups, which become blocks on the diagonal
+    order = groups.argsort(-1, kind="stable")
+    matrices = np.take_along_axis(matrices, order[:, :, None], 1)
+    matrices = np.take_along_axis(matrices, order[:, None, :], 2)
+    changes = np.diff(np.take_along_axis(groups, order, 1)) != 0
+    for matrix, members, change, row in zip(matrices, order, changes, columns, strict=True):
+        for start, end in pairwise([0, *(change.nonzero()[0] + 1).tolist(), len(members)]):
+            block = members[start:end]
+            row[block] = block[_solve(matrix[None, start:end, start:end])[0]]
+    return torch.from_numpy(columns).reshape(group.shape).to(cost.device, non_blocking=True)
+
+
+@assignment_within.register_fake
+def _(cost: Tensor, group: Tensor) -> Tensor:
+    return torch.empty(group.shape, dtype=torch.int64, device=cost.device)
+
+
+@assignment_within.register_vmap
+def _(
+    info: Any, in_dims: tuple[int | None, ...], cost: Tensor, group: Tensor
+) -> tuple[Tensor, int]:
+    stacked = [
+        tensor.unsqueeze(0).expand(info.batch_size, *tensor.shape)
+        if dim is None
+        else tensor.movedim(dim, 0)
+        for tensor, dim in zip((cost, group), in_dims, strict=True)
+    ]
+    return assignment_within(*stacked), 0
+
+
+def _on_host(cost: Tensor) -> np.ndarray:
+    """Costs (..., N, N) as matrices (-1, N, N); raises where one is not finite."""
     host = cost.detach().to("cpu", torch.float64 if cost.dtype == torch.float64 else torch.float32)
     matrices = host.numpy().reshape(-1, *cost.shape[-2:])
     if not np.isfinite(matrices).all():
@@ -36,8 +92,7 @@ def assignment(cost: Tensor) -> Tensor:
             f"matching: cost matrix {bad} of {len(matrices)} (shape {tuple(cost.shape)}) "
             "is not finite"
         )
-    columns = _solve(matrices)
-    return torch.from_numpy(columns).reshape(cost.shape[:-1]).to(cost.device, non_blocking=True)
+    return matrices
 
 
 def _solve(matrices: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from setexp.errors import NonFiniteError
 from setexp.sets import SetBatch
-from setexp.training.randomness import derive, own_draws
+from setexp.training.randomness import derive, for_run, own_draws
 
 Metric = Callable[[SetBatch, SetBatch], dict[str, float]]
 
@@ -108,7 +108,8 @@ def measure(
     generator = torch.Generator(device).manual_seed(derive(seed, split, "evaluate"))
     with own_draws(derive(seed, "evaluate", when), device):
         try:
-            return evaluate(task, dataset, split, evaluation, batch_size, generator, steps)
+            own = for_run(dataset, seed)
+            return evaluate(task, own, split, evaluation, batch_size, generator, steps)
         except NonFiniteError as error:
             raise NonFiniteError(f"evaluation of seed {seed} on {split}: {error}") from None
 

@@ -22,7 +22,7 @@ from setexp.training.optimise import (
     learning_rate,
     make_optimizer,
 )
-from setexp.training.randomness import derive, rng_state, set_rng_state
+from setexp.training.randomness import derive, for_run, rng_state, set_rng_state
 from setexp.training.seeds import Alone, Stacked, unstack_state
 from setexp.training.settings import Precision, Select, Trainer
 from setexp.training.signals import StopRequest
@@ -134,7 +134,7 @@ class Fit:
 
     def _batches(self, epoch: int) -> Iterator[tuple[Batch, ...]]:
         passes = [
-            self.dataset.batches(
+            for_run(self.dataset, seed).batches(
                 "train",
                 self.trainer.batch_size,
                 torch.Generator(self.device).manual_seed(derive(seed, "train", epoch)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -13,6 +14,11 @@ def derive(seed: int, *purpose: object) -> int:
     """A seed of its own for every purpose, so that no draw depends on what was drawn before."""
     text = "/".join(map(str, (seed, *purpose)))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "big")
+
+
+def for_run(dataset: Any, seed: int) -> Any:
+    """The dataset as a run of this seed sees it; most are the same for all runs."""
+    return dataset.for_run(derive(seed, "data")) if hasattr(dataset, "for_run") else dataset
 
 
 def rng_state(device: torch.device) -> dict[str, torch.Tensor]:

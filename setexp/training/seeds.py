@@ -16,6 +16,9 @@ from torch.utils._pytree import tree_map
 
 from setexp.sets import Batch
 
+# Modules of PyTorch that cannot be stacked; of a `nn.Transformer`, its attention.
+_ALONE = (nn.Conv2d, nn.BatchNorm2d, nn.RNNBase, nn.MultiheadAttention)
+
 
 class Alone:
     """One seed, on the plain path.
@@ -96,12 +99,10 @@ class Stacked:
 
 
 def stackable(task: nn.Module) -> bool:
-    """Whether the law can hold: convolutions and batch norm become other kernels in a stack, and
-    modules that draw from the global random state (`draws`) would draw other numbers there."""
-    return not any(
-        isinstance(m, nn.Conv2d | nn.BatchNorm2d) or getattr(m, "draws", False)
-        for m in task.modules()
-    )
+    """Whether the law can hold: some modules of PyTorch become other kernels in a stack or do not
+    work there, and those that draw from the global random state (`draws`) would draw other numbers.
+    """
+    return not any(isinstance(m, _ALONE) or getattr(m, "draws", False) for m in task.modules())
 
 
 def stack_batches(batches: Sequence[Batch]) -> Batch:

@@ -1,0 +1,126 @@
+"""Class-specific numbering: number the elements of each class (iDSPN, 4.1 and F.1)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from setexp.errors import ConfigError
+from setexp.sets import Batch, SetBatch
+
+_SPLITS = ("train", "val", "test")
+
+
+def occurrence(classes: Tensor) -> Tensor:
+    """How often each element's class came before it: one-hot (..., N, K) to int64 (..., N)."""
+    return (classes.cumsum(-2) * classes).sum(-1).long() - 1
+
+
+class Numbering:
+    """Sets of one-hot classes, and the same elements with one-hot numbers within their class.
+
+    The sets of a split are a function of the run's seed, as each of the authors' runs has sets of
+    its own; they are drawn again for every pass, so that none is kept.
+
+    Args:
+        set_size: N. element_dim: width M of a one-hot number, at least N.
+        classes: K. classes_per_sample: so many of them, distinct, are the choice of each set (code:
+            4 of 8, too); all K are i.i.d. elements over all classes, as the paper says.
+        train_size, val_size, test_size: sets of a split.
+        augment: put the elements of each training set into a new order in every pass.
+
+    Batches: input x (B, N, K); target x (B, N, K + M), the input's row, then the number of its
+    element. A prediction of numbers (B, N, M) has the input's classes, row by row.
+    """
+
+    source = "synthetic"
+    fingerprint = "numbering-1 of each run"
+
+    def __init__(
+        self,
+        *,
+        set_size: int,
+        element_dim: int,
+        classes: int,
+        classes_per_sample: int,
+        train_size: int,
+        val_size: int,
+        test_size: int,
+        augment: bool,
+    ) -> None:
+        if element_dim < set_size:
+            raise ConfigError(
+                f"dataset.element_dim={element_dim}: a class may have {set_size} elements to number"
+            )
+        if not 1 <= classes_per_sample <= classes:
+            raise ConfigError(
+                f"dataset.classes_per_sample={classes_per_sample}: "
+                f"choose 1 to dataset.classes={classes}"
+            )
+        self.set_size, self.numbers = set_size, element_dim
+        self.classes, self.choices = classes, classes_per_sample
+        self._sizes = dict(zip(_SPLITS, (train_size, val_size, test_size), strict=True))
+        self.augment = augment
+        self.seed, self.device = 0, torch.device("cpu")
+
+    def to(self, device: torch.device) -> Numbering:
+        """Draw on this device from now on."""
+        self.device = device
+        return self
+
+    def for_run(self, seed: int) -> Numbering:
+        """The same task with the sets of another run."""
+        other = copy.copy(self)
+        other.seed = seed
+        return other
+
+    def sizes(self, split: str) -> int:
+        """Sets in one pass over a split."""
+        return self._sizes[split]
+
+    def batches(
+        self,
+        split: str,
+        batch_size: int,
+        generator: torch.Generator,
+        *,
+        start: int = 0,
+        shuffle: bool,
+        drop_last: bool,
+    ) -> Iterator[Batch]:
+        """One pass over the fixed sets of a split; see `setexp.datasets`."""
+        classes = self._draw(split)
+        count = len(classes)
+        if shuffle:
+            order = torch.randperm(count, generator=generator, device=self.device)
+            classes = classes.index_select(0, order)
+        key: Tensor | None = None
+        if self.augment and split == "train":
+            key = torch.rand(classes.shape, generator=generator, device=self.device)
+        end = count - count % batch_size if drop_last else count
+        for at in range(start * batch_size, end, batch_size):
+            rows = slice(at, min(at + batch_size, end))
+            yield self._batch(classes[rows], None if key is None else key[rows])
+
+    def _draw(self, split: str) -> Tensor:
+        """Classes of all sets of a split, int64 (count, N)."""
+        generator = torch.Generator(self.device).manual_seed(self.seed + _SPLITS.index(split))
+        count = self.sizes(split)
+        key = torch.rand(count, self.classes, generator=generator, device=self.device)
+        choices = key.argsort(-1)[:, : self.choices]
+        shape = (count, self.set_size)
+        chosen = torch.randint(self.choices, shape, generator=generator, device=self.device)
+        return choices.gather(-1, chosen)
+
+    def _batch(self, classes: Tensor, key: Tensor | None) -> Batch:
+        x = F.one_hot(classes, self.classes)
+        numbers = F.one_hot(occurrence(x), self.numbers)
+        rows = torch.cat([x, numbers], dim=-1).to(torch.get_default_dtype())
+        if key is not None:
+            rows = rows.gather(1, key.argsort(-1).unsqueeze(-1).expand_as(rows))
+        mask = rows.new_ones(rows.shape[:-1])
+        return Batch(SetBatch(rows[..., : self.classes], mask), SetBatch(rows, mask), {})

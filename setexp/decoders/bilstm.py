@@ -1,0 +1,38 @@
+"""Bidirectional LSTM over the elements in the order they come (iDSPN, F.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from setexp.sets import Encoding, SetBatch
+
+
+class BiLSTM(nn.Module):
+    """A linear map of each element, two bidirectional LSTM layers, a linear map.
+
+    Args:
+        inputs: features of an element. hidden: width of the LSTM and of what it reads.
+        element_dim: features of a predicted element.
+
+    Shapes: encoded elements (B, N, inputs) to x (1, B, N, element_dim), mask (1, B, N).
+    """
+
+    def __init__(self, *, inputs: int, hidden: int, element_dim: int) -> None:
+        super().__init__()
+        self.inputs = nn.Linear(inputs, hidden)
+        self.lstm = nn.LSTM(hidden, hidden, num_layers=2, bidirectional=True, batch_first=True)
+        self.outputs = nn.Linear(2 * hidden, element_dim)
+
+    def forward(
+        self,
+        encoding: Encoding,
+        encode: Callable[[SetBatch], Encoding] | None = None,
+        steps: int | None = None,
+    ) -> SetBatch:
+        del encode, steps  # one shot
+        assert encoding.elements is not None, "this decoder maps sets to sets: encoder=elements"
+        x, mask = encoding.elements
+        x = self.outputs(self.lstm(self.inputs(x))[0])
+        return SetBatch(x.unsqueeze(0), mask.unsqueeze(0))
