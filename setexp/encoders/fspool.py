@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from setexp.ops.position_weights import PositionWeights, WeightInit
-from setexp.ops.sorting import RelaxedOrder, carry_to_elements, hard_order, relaxed_order
+from setexp.ops.ranks import carry_by_rank
+from setexp.ops.sorting import RelaxedOrder, relaxed_order
 
 
 class FSPool(nn.Module):
@@ -70,7 +71,7 @@ class FSPool(nn.Module):
         if self.legacy_singleton_mask:
             size = size.clamp(min=2)
             mask = (torch.arange(n, device=x.device) < size).to(x.dtype)
-        return self._pool(x, mask.unsqueeze(-2), self.weights(n, size))
+        return self._pool(x, mask.unsqueeze(-1), self.weights(n, size))
 
     def _pool(
         self, x: Tensor, mask: Tensor | None, weights: Tensor
@@ -78,7 +79,6 @@ class FSPool(nn.Module):
         # weights are carried to elements, which keep their place: sorted features are never formed,
         # and inner gradients (DSPN) are these weights
         if self.relaxed:
-            relaxed = relaxed_order(x.mT, mask)
+            relaxed = relaxed_order(x.mT, mask.mT if mask is not None else None)
             return (x * relaxed.to_elements(weights).mT).sum(-2), relaxed
-        order = hard_order(x.mT, mask, descending=self.descending)
-        return (x * carry_to_elements(order, weights).mT.contiguous()).sum(-2), None
+        return (x * carry_by_rank(x, mask, weights, descending=self.descending)).sum(-2), None
