@@ -48,7 +48,8 @@ def set_up() -> torch.library.Library:
     library.impl("empty.memory_format", dense, "PrivateUse1")
     # models are built on the device; moving and copying them reads memory that is not there
     nn.Module.to = lambda module, *_, **__: module  # type: ignore[method-assign, assignment]
-    seeds.copy = SimpleNamespace(deepcopy=lambda module: module)  # type: ignore[assignment]
+    copies = SimpleNamespace(deepcopy=lambda module: module)
+    seeds.copy = torch.nn.modules.transformer.copy = copies  # type: ignore[assignment, attr-defined]
     return library
 
 

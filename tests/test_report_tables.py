@@ -14,6 +14,8 @@ from setexp.report.papers import PAPERS, Number, load_printed
 from setexp.report.tables import TABLES, Run, expand, load_table, load_tables, parse_table
 
 RUNS = {
+    "idspn/2": 21,  # 7 models x 3 sizes of the training split
+    "idspn/4": 45,
     "thesis/5.1": 12,  # 2 rows x 6 set sizes
     "thesis/5.2": 24,  # 4 rows x 6 set sizes
     "thesis/5.3": 24,
@@ -27,6 +29,8 @@ RUNS = {
     "thesis/A.4": 1,
 }
 METRICS = {
+    "idspn/2": {"set_accuracy"},
+    "idspn/4": {"set_accuracy"},
     "thesis/5.1": {"direct"},
     "thesis/5.2": {"chamfer"},
     "thesis/5.3": {"hungarian"},
@@ -51,7 +55,7 @@ def test_labels_seeds_and_configs_are_what_is_printed_and_there(table):
     assert len(table.seeds) == (printed.runs or 3)
     names = [run.name for run in table.runs]
     assert len(set(names)) == len(names)
-    assert all(re.fullmatch(r"[a-z][a-z0-9_.-]*", name) for name in names)
+    assert all(re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name) for name in names)
     for run in table.runs:
         assert (TABLES.parent / "experiment" / f"{run.experiment}.yaml").is_file()
         assert axes_of_overrides(run.overrides) == run.axes
@@ -61,7 +65,8 @@ def test_labels_seeds_and_configs_are_what_is_printed_and_there(table):
 
 def test_distinct_runs_of_all_tables():
     runs = {(run.experiment, *run.axes.items()) for t in load_tables() for run in t.runs}
-    assert len(runs) == 24 + 3 + 5 + 5 + 2  # polygons, MNIST, boxes, state, loss on all steps
+    thesis = 24 + 3 + 5 + 5 + 2  # polygons, MNIST, boxes, state, loss on all steps
+    assert len(runs) == thesis + 45  # numbering: Table 4 reads all runs of Table 2
 
 
 def test_a_run_is_spelled_as_a_command():

@@ -109,6 +109,14 @@ def test_clipping_is_per_seed() -> None:
     torch.testing.assert_close(b.grad, torch.tensor([0.8, 0.4]))
 
 
+def test_parameters_without_axes_are_clipped() -> None:
+    a, b = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(1))
+    a.grad, b.grad = torch.tensor(3.0), torch.tensor([4.0])
+    clip_gradients([a, b], 1.0, seeds=1)
+    torch.testing.assert_close(a.grad, torch.tensor(0.6))
+    torch.testing.assert_close(b.grad, torch.tensor([0.8]))
+
+
 class Scaled(nn.Module):
     """A task with a parameter of no axes, a buffer and a frozen parameter."""
 

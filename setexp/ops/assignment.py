@@ -49,19 +49,21 @@ def assignment_within(cost: Tensor, group: Tensor) -> Tensor:
     Raises:
         NonFiniteError: a cost is NaN or infinite.
     """
-    matrices = _on_host(cost)
-    groups = group.to("cpu").numpy().reshape(-1, group.shape[-1])
-    columns = np.empty(groups.shape, dtype=np.int64)
+    from scipy.optimize import linear_sum_assignment
+
     # rows and columns in the order of their groups, which become blocks on the diagonal
-    order = groups.argsort(-1, kind="stable")
-    matrices = np.take_along_axis(matrices, order[:, :, None], 1)
-    matrices = np.take_along_axis(matrices, order[:, None, :], 2)
-    changes = np.diff(np.take_along_axis(groups, order, 1)) != 0
-    for matrix, members, change, row in zip(matrices, order, changes, columns, strict=True):
-        for start, end in pairwise([0, *(change.nonzero()[0] + 1).tolist(), len(members)]):
-            block = members[start:end]
-            row[block] = block[_solve(matrix[None, start:end, start:end])[0]]
-    return torch.from_numpy(columns).reshape(group.shape).to(cost.device, non_blocking=True)
+    order = group.argsort(dim=-1, stable=True)
+    rows, columns = (order.unsqueeze(dim).expand_as(cost) for dim in (-1, -2))
+    matrices = _on_host(cost.gather(-2, rows).gather(-1, columns))
+    changes = (group.gather(-1, order).diff(dim=-1) != 0).cpu().numpy()
+    changes = changes.reshape(len(matrices), cost.shape[-1] - 1)
+    matched = np.empty(matrices.shape[:-1], dtype=np.int64)
+    for matrix, change, row in zip(matrices, changes, matched, strict=True):
+        for start, end in pairwise([0, *(change.nonzero()[0] + 1).tolist(), len(row)]):
+            row[start:end] = linear_sum_assignment(matrix[start:end, start:end])[1]
+            row[start:end] += start
+    positions = torch.from_numpy(matched).reshape(group.shape).to(cost.device, non_blocking=True)
+    return torch.empty_like(order).scatter(-1, order, order.gather(-1, positions))
 
 
 @assignment_within.register_fake

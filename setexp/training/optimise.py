@@ -51,4 +51,5 @@ def clip_gradients(parameters: Iterable[nn.Parameter], largest: float, seeds: in
     squares: Tensor = sum(g.reshape(seeds, -1).square().sum(-1) for g in gradients)  # type: ignore[assignment]
     scale = (largest / (squares.sqrt() + 1e-6)).clamp(max=1)
     for g in gradients:
-        g.mul_(scale.reshape(seeds, *[1] * (g.dim() - 1)))
+        # a lone seed's parameter may have no axes
+        g.mul_(scale.reshape([seeds, *[1] * (g.dim() - 1)][: g.dim()]))
