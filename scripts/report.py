@@ -1,6 +1,6 @@
 """Results beside print: one table, the page of them all, what is kept, what is still running.
 
-python scripts/report.py table thesis/5.3
+python scripts/report.py table thesis/5.3 [--rows "MLP*|Random" --columns n=8]
 python scripts/report.py status thesis/5.3
 python scripts/report.py keep outputs/polygons_fspool/dataset.set_size=8
 python scripts/report.py page
@@ -22,6 +22,7 @@ from setexp.files import write_text  # noqa: E402
 from setexp.report import render, results_page  # noqa: E402
 from setexp.report.blocks import blocks  # noqa: E402
 from setexp.report.papers import load_printed  # noqa: E402
+from setexp.report.part import part, printed_part  # noqa: E402
 from setexp.report.progress import progress  # noqa: E402
 from setexp.report.records import keep, read_record, read_records  # noqa: E402
 from setexp.report.tables import load_table, load_tables  # noqa: E402
@@ -68,6 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     side.add_argument("--with", nargs="+", type=Path, default=[], dest="others", help="more")
     side.set_defaults(command=_beside)
 
+    for command in (table, status):
+        command.add_argument("--rows", help="labels or patterns of a shell, divided by |")
+        command.add_argument("--columns", help="likewise")
     for command in commands.choices.values():
         command.add_argument("--results", type=Path, default=ROOT / "results")
         command.add_argument("--outputs", type=Path, default=ROOT / "outputs")
@@ -75,10 +79,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _table(options: argparse.Namespace) -> None:
-    table = load_table(options.table)
-    records = read_records(options.results, options.outputs)
-    found = blocks(table, records, load_tables())
-    print(render.table_text(table, load_printed(table.id), found), end="")
+    table = part(load_table(options.table), options.rows, options.columns)
+    printed = printed_part(load_printed(table.id), options.rows, options.columns)
+    found = blocks(table, read_records(options.results, options.outputs), load_tables())
+    print(render.table_text(table, printed, found), end="")
 
 
 def _page(options: argparse.Namespace) -> None:
@@ -102,7 +106,7 @@ def _keep(options: argparse.Namespace) -> None:
 
 
 def _status(options: argparse.Namespace) -> None:
-    table = load_table(options.table)
+    table = part(load_table(options.table), options.rows, options.columns)
     print(progress(table, options.outputs, options.results, options.scale), end="")
 
 

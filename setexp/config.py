@@ -32,7 +32,7 @@ CONFIGS = ROOT / "configs"
 
 # Overrides that change where or how a run happens, but not what it computes.
 _OPERATIONAL = re.compile(
-    r"^[+~]*(experiment|scale|seeds|table|run|mode|checkpoint|device|threads|restart|figures"
+    r"^[+~]*(experiment|scale|seeds|table|rows|columns|run|mode|checkpoint|device|threads|restart|figures"
     r"|dataset\.(source|root)|paths\..*|tracking\..*|hydra[/.].*"
     r"|trainer\.(log_every|checkpoint_seconds|stack))(@.*)?$"
 )
@@ -76,6 +76,8 @@ class Config:
     paths: Paths = field(default_factory=Paths)
     figures: dict[str, Any] = field(default_factory=dict)
     table: Any = None
+    rows: str | None = None
+    columns: str | None = None
     run: str | None = None
     seeds: list[int] = field(default_factory=lambda: [0])
     scale: str = "paper"
@@ -97,14 +99,21 @@ def register() -> None:
 
 def _table_sweep(*, _root_: DictConfig) -> dict[str, str]:
     """Hydra's sweep over the chosen table: one job per distinct run."""
-    table = _root_.get("table")
-    return {"run": ",".join(run.name for run in _runs(table))} if table else {}
+    if not _root_.get("table"):
+        return {}
+    return {"run": ",".join(run.name for run in _runs(_root_))}
 
 
-def _runs(table: DictConfig) -> list[Run]:
-    from setexp.report.tables import expand
+def _runs(config: DictConfig) -> tuple[Run, ...]:
+    """Runs of the chosen part of the chosen table."""
+    from setexp.report.part import part
+    from setexp.report.tables import parse_table
 
-    return expand(plain(table))
+    runs = part(parse_table(plain(config.table)), config.rows, config.columns).runs
+    if not runs:
+        chosen = f"rows={config.rows}, columns={config.columns}"
+        raise ConfigError(f"{chosen}: nothing to run, all numbers there are quoted")
+    return runs
 
 
 def axes(overrides: list[str]) -> dict[str, Any]:
@@ -180,9 +189,15 @@ def with_table_experiment(arguments: list[str]) -> list[str]:
 
 
 def quote_paths(arguments: list[str]) -> list[str]:
-    """Arguments as Hydra can read them: run folders hold "=" and ",", where its grammar splits."""
-    path = re.compile(r"([\w.]+)=(?=.*/)([^'\"\[{(]*=[^'\"\[{(]*)")
-    return [path.sub(r"\1='\2'", a) if path.fullmatch(a) else a for a in arguments]
+    """Arguments as Hydra can read them: run folders and labels of tables hold "=", "," or "*",
+    where its grammar splits or fails."""
+    path = re.compile(r"([\w.]+)=(?=.*/)([^'\"\[{(]*=[^'\"\[{(]*)|(?:rows|columns)=(?!['\"]).+")
+    return [_quoted(a) if path.fullmatch(a) else a for a in arguments]
+
+
+def _quoted(argument: str) -> str:
+    key, _, value = argument.partition("=")
+    return f"{key}=" + "'" + value.replace("'", r"\'") + "'"
 
 
 def refuse_bad_overrides(arguments: list[str]) -> None:
@@ -194,9 +209,9 @@ def refuse_bad_overrides(arguments: list[str]) -> None:
         single = [_single(o, options.multirun) for o in _parsed(options.overrides)]
         if options.config_dir:
             single.append(f"hydra.searchpath=[file://{Path(options.config_dir).resolve()}]")
-        table = compose_run(single).table
-        if table:
-            _runs(table)
+        config = compose_run(single)
+        if config.table:
+            _runs(config)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -1,5 +1,9 @@
 """Errors that are a user's to mend: shown as one line, without a traceback, exit code 2."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+
 
 class ConfigError(ValueError):
     """A wrong setting, missing data or an unusable folder; the message names key, value, remedy."""
@@ -7,3 +11,10 @@ class ConfigError(ValueError):
 
 class NonFiniteError(RuntimeError):
     """A loss or a cost became NaN or infinite; the message names what and where."""
+
+
+def listed(names: Iterable[str], most: int = 12) -> str:
+    """Names for a line of text, the first ones of many."""
+    names = list(names)
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

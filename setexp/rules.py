@@ -125,6 +125,9 @@ def _process(nodes: dict[str, Any]) -> list[str]:
         mistakes.append("mode=eval: name the weights with checkpoint=outputs/.../checkpoint.pt")
     if nodes["threads"] is not None and nodes["threads"] < 1:
         mistakes.append(f"threads={nodes['threads']}: at least 1, or null for all cores")
+    for key in ("rows", "columns"):
+        if nodes[key] is not None:  # of a table's run it is gone by now
+            mistakes.append(f"{key}={nodes[key]}: chooses a part of a table; add -m table=NAME")
     if not nodes["seeds"] or len(set(nodes["seeds"])) < len(nodes["seeds"]):
         mistakes.append(f"seeds={nodes['seeds']}: name at least one, and each once")
     return mistakes

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from setexp.build import build, check
 from setexp.config import compose_run, plain
-from setexp.errors import ConfigError, NonFiniteError
+from setexp.errors import ConfigError, NonFiniteError, listed
 from setexp.experiment import Experiment, draw
 from setexp.files import write_json
 from setexp.memory import keep_freed_memory
@@ -53,10 +53,10 @@ def _table_run(config: DictConfig, overrides: list[str]) -> tuple[DictConfig, li
     runs = {r.name: r for r in expand(plain(config.table))}
     if config.run not in runs:
         raise ConfigError(
-            f"run={config.run}: add -m to fill the whole table, or name one of {', '.join(runs)}"
+            f"run={config.run}: add -m to fill the whole table, or name one of {listed(runs)}"
         )
     chosen = runs[config.run]
-    own = [o for o in overrides if not re.match(r"^(table|run|experiment)=", o)]
+    own = [o for o in overrides if not re.match(r"^(table|rows|columns|run|experiment)=", o)]
     seeds = [f"seeds={list(chosen.seeds)}".replace(" ", "")]
     group = [f"tracking.group={plain(config.table)['id']}"]
     overrides = [*chosen.overrides, *seeds, *group, *own]

@@ -98,6 +98,31 @@ def test_diverged_seeds_are_shown(outputs):
     assert "Runs done: 1 of 36, 2 diverged." in text_of("thesis/5.1", outputs)
 
 
+def test_a_mean_is_over_the_seeds_that_ended_well_and_their_number_is_shown(outputs):
+    axes = {"dataset.element_dim": 2, "dataset.set_size": 32, "decoder.steps": 20}
+    for seed, value in enumerate((0.02, None, 1e30, 0.04, None)):
+        metrics = None if value is None else {"hungarian": value}
+        write_run(outputs, "multisets_idspn_sum", axes, seed, metrics)
+    cell = lines_of("idspn/6", outputs, "iDSPN+mom+Sum n=32 it=20", "d=2")
+    assert cell["ours"] == "3.33e+29 ± 5.77e+29"  # huge, but finite: shown as it is
+    assert cell["seeds"] == "3 of 8, 2 diverged"
+    write_run(outputs, "multisets_idspn_sum", axes, 2, None)
+    cell = lines_of("idspn/6", outputs, "iDSPN+mom+Sum n=32 it=20", "d=2")
+    assert (cell["ours"], cell["seeds"]) == ("3.00e-2 ± 1.41e-2", "2 of 8, 3 diverged")
+    assert lines_of("idspn/6", outputs, "iDSPN+mom+Sum n=32 it=20", "d=4")["ours"] == "not run"
+    assert "Runs done: 2 of 1200, 3 diverged." in text_of("idspn/6", outputs)
+
+
+def test_rows_that_are_not_run_take_one_line(outputs):
+    write_run(outputs, "dspn_mnist", {}, 0, {"chamfer": 1e-4}, source="real")
+    lines = text_of("thesis/6.1", outputs).splitlines()
+    assert [line.split("  ")[0] for line in lines if " paper " in line] == [
+        "MLP baseline", "RNN baseline", "Ours",
+    ]  # fmt: skip
+    assert sum(line.strip().startswith("ours  ") for line in lines) == 1
+    assert "rows without it are not run" in " ".join(lines)
+
+
 def test_a_stand_in_is_named_and_gets_no_verdict(outputs):
     write_run(outputs, "dspn_clevr_boxes_mlp", {}, 0, {"AP50": 0.5}, source="procedural")
     text = text_of("thesis/A.2", outputs)
@@ -108,11 +133,12 @@ def test_a_stand_in_is_named_and_gets_no_verdict(outputs):
 def test_what_is_not_run_says_so(outputs):
     text = text_of("thesis/6.1", outputs)
     assert "Not run yet. Command: `python train.py -m table=thesis_6_1`" in text
-    assert re.search(r"Ours +paper +0\.09 ± 0\.01\n +ours +not run\n", text)
+    assert re.search(r"Ours +paper +0\.09 ± 0\.01\n", text)
+    assert " ours " not in text
     write_run(outputs, "dspn_mnist", {}, 0, {"chamfer": 1e-4}, source="real", dirty=True)
     text = text_of("thesis/6.1", outputs)
     assert re.search(r"Ours +paper +0\.09 ± 0\.01\n +ours +0\.100\n +compared +\+1\.0 sd", text)
-    assert re.search(r"RNN baseline +paper +0\.49 ± 0\.19\n +ours +not run\n", text)
+    assert re.search(r"RNN baseline +paper +0\.49 ± 0\.19\nOurs ", text)
     assert "Commit 01234567+. Machine: Some GPU (Linux, 2 cores)." in text
 
 
@@ -162,9 +188,14 @@ def test_verdicts(printed, column, value, expected):
 
 
 def test_numbers_that_would_not_fit_or_are_not_finite():
-    assert ours(Measured((3.21e9, 3.21e9), 0, 0, 2), COUNT, 2) == "3.21e+09 ± 0.00"
-    assert ours(Measured((float("nan"), 1.0), 0, 0, 2), COUNT, 1) == "nan ± nan"
-    assert ours(Measured((), 0, 0, 2), COUNT, 1) == "not run"
+    one = Number(Decimal("1.0"))
+    assert ours(Measured((3.21e9, 3.21e9), 0, 0, 2), COUNT, one) == "3.21e+09 ± 0.00"
+    assert ours(Measured((float("nan"), 1.0), 0, 0, 2), COUNT, one) == "nan ± nan"
+    assert ours(Measured((), 0, 0, 2), COUNT, one) == "not run"
+    assert ours(Measured((12.3456, 12.3456), 0, 0, 2), COUNT, None) == "12.3 ± 0"
+    small = Number(Decimal("6.0e-5"), exponent=True)
+    assert ours(Measured((1.234e-5, 1.234e9), 0, 0, 2), COUNT, small) == "6.17e+08 ± 8.73e+08"
+    assert ours(Measured((1e-5, 2e-5, 3e-5), 0, 0, 2), COUNT, small) == "2.00e-5 ± 1.00e-5"
     assert seeds(Measured((), 0, 0, 2)) == ""
 
 
@@ -194,6 +225,13 @@ def test_the_command_line(outputs, capsys):
     assert "(from changed files, commit 01234567+)" in capsys.readouterr().out
     assert script.main(["status", "thesis/5.1", *where]) == 0
     assert "done: 0; missing: 1,2" in capsys.readouterr().out
+    here = ["--rows", "Random", "--columns", "n=[24]"]
+    assert script.main(["table", "thesis/5.1", *here, *where]) == 0
+    assert "FSPool" not in capsys.readouterr().out
+    assert script.main(["status", "thesis/5.1", *here, *where]) == 0
+    assert "nothing yet" in capsys.readouterr().out
+    assert script.main(["table", "thesis/5.1", "--rows", "Rnd", *where]) == 2
+    assert "rows=Rnd: 'Rnd' matches no label" in capsys.readouterr().err
     assert script.main(["beside", str(folder), "--with", str(folder / "result.json")]) == 0
     assert "1e-06  " in capsys.readouterr().out
     page = outputs.parent / "results.md"

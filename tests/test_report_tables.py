@@ -16,6 +16,8 @@ from setexp.report.tables import TABLES, Run, expand, load_table, load_tables, p
 RUNS = {
     "idspn/2": 21,  # 7 models x 3 sizes of the training split
     "idspn/4": 45,
+    "idspn/5": 225,  # 3 models x 5 set sizes x 3 numbers of inner steps x 5 dimensions
+    "idspn/6": 150,  # 2 models
     "thesis/5.1": 12,  # 2 rows x 6 set sizes
     "thesis/5.2": 24,  # 4 rows x 6 set sizes
     "thesis/5.3": 24,
@@ -31,6 +33,8 @@ RUNS = {
 METRICS = {
     "idspn/2": {"set_accuracy"},
     "idspn/4": {"set_accuracy"},
+    "idspn/5": {"hungarian"},
+    "idspn/6": {"hungarian"},
     "thesis/5.1": {"direct"},
     "thesis/5.2": {"chamfer"},
     "thesis/5.3": {"hungarian"},
@@ -45,7 +49,7 @@ def spec(rows, columns, **more):
 
 def test_every_table_expands_to_its_number_of_runs():
     assert {t.id: len(t.runs) for t in load_tables()} == RUNS
-    assert [t.id for t in load_tables()] == list(RUNS), "in the order of the document"
+    assert [t.id for t in load_tables()] == list(RUNS), "in the order of documents and numbers"
 
 
 @pytest.mark.parametrize("table", load_tables(), ids=lambda t: t.id)
@@ -66,7 +70,8 @@ def test_labels_seeds_and_configs_are_what_is_printed_and_there(table):
 def test_distinct_runs_of_all_tables():
     runs = {(run.experiment, *run.axes.items()) for t in load_tables() for run in t.runs}
     thesis = 24 + 3 + 5 + 5 + 2  # polygons, MNIST, boxes, state, loss on all steps
-    assert len(runs) == thesis + 45  # numbering: Table 4 reads all runs of Table 2
+    # numbering: Table 4 reads all runs of Table 2; random multisets
+    assert len(runs) == thesis + 45 + 375
 
 
 def test_a_run_is_spelled_as_a_command():
@@ -141,6 +146,15 @@ def test_printed_numbers_keep_their_decimals():
     assert str(boxes.number("MLP baseline", "AP95")) == "57.9 ± 7.9"
     assert (boxes.columns["AP95"].scale, boxes.columns["AP95"].direction) == (0.01, "higher")
     assert load_printed("thesis/6.1").columns["Loss"].scale == 0.001
+
+
+def test_printed_numbers_keep_their_notation():
+    number = load_printed("idspn/5").number("iDSPN+mom n=2 it=10", "d=2")
+    assert (str(number), number.decimals) == ("6.0e-5 ± 4.0e-5", 6)
+    assert number.finer(0.0000123456) == "1.23e-5"
+    assert number.finer(12.3456) == "1.23e+1"
+    plain = load_printed("thesis/6.2").number("MLP baseline", "AP95")
+    assert plain.finer(12.3456) == "12.35"
 
 
 def test_every_printed_table_of_every_document_loads():

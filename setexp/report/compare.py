@@ -17,7 +17,8 @@ CLOSE = 0.005
 """Relative difference up to which a mean counts as the same, where no deviation is printed."""
 
 LEGEND = (
-    "ours: mean ± sample standard deviation over seeds, one more decimal than printed. "
+    "ours: mean ± sample standard deviation over the seeds that gave a value, one more digit than "
+    "printed; rows without it are not run. "
     "compared: the difference in printed standard deviations (sd), within up to 3 of them; where "
     "none but 0 is printed, the ratio ours / paper, same if ours rounds to the printed number (or, "
     "where none is printed, differs by less than 0.5 %). "
@@ -26,16 +27,17 @@ LEGEND = (
 )
 
 
-def ours(measured: Measured, column: Column, decimals: int) -> str:
-    """Mean ± sample standard deviation in printed units; without a value, why there is none."""
+def ours(measured: Measured, column: Column, printed: Number | None) -> str:
+    """Mean ± sample standard deviation in printed units, one digit more than print has; without a
+    value, why there is none."""
     if not measured.values:
         if measured.diverged:
             return "diverged"
         return "no such metric" if measured.lacking else "not run"
     values = [value / column.scale for value in measured.values]
-    text = _decimal(statistics.fmean(values), decimals)
+    text = _digits(statistics.fmean(values), printed)
     if len(values) > 1:
-        text += f" ± {_decimal(_std(values), decimals)}"
+        text += f" ± {_digits(_std(values), printed)}"
     return text
 
 
@@ -83,6 +85,7 @@ def _std(values: Sequence[float]) -> float:
     return statistics.stdev(values) if all(map(math.isfinite, values)) else math.nan
 
 
-def _decimal(value: float, decimals: int) -> str:
-    """Fixed decimals; three digits for what would not fit a table."""
-    return f"{value:.3g}" if abs(value) >= 1e6 else f"{value:.{decimals}f}"
+def _digits(value: float, printed: Number | None) -> str:
+    """As print has it; three digits for what would not fit a table, or has no printed number."""
+    unfit = printed is None or abs(value) >= 1e6 or not math.isfinite(value)
+    return f"{value:.3g}" if unfit or printed is None else printed.finer(value)

@@ -18,18 +18,36 @@ PAPERS = Path(__file__).resolve().parents[2] / "papers"
 
 @dataclass(frozen=True)
 class Number:
-    """One printed number; `std` is None where none is printed."""
+    """One printed number.
+
+    Args:
+        mean, std: as printed; `std` is None where none is.
+        exponent: printed as 6.0e-5, not as 0.000060.
+    """
 
     mean: Decimal
     std: Decimal | None = None
+    exponent: bool = False
 
     @property
     def decimals(self) -> int:
-        """Digits after the point of the printed mean."""
+        """Digits after the point of the printed mean, written without an exponent."""
         return max(0, -int(self.mean.as_tuple().exponent))
 
+    def finer(self, value: float) -> str:
+        """Another value in this one's notation, with one more digit than its mean has."""
+        if self.exponent:
+            return f"{Decimal(value):.{len(self.mean.as_tuple().digits)}e}"
+        return f"{value:.{self.decimals + 1}f}"
+
     def __str__(self) -> str:
-        return f"{self.mean:f}" if self.std is None else f"{self.mean:f} ± {self.std:f}"
+        parts = [self.mean] if self.std is None else [self.mean, self.std]
+        return " ± ".join(_exponential(p) if self.exponent else f"{p:f}" for p in parts)
+
+
+def _exponential(value: Decimal) -> str:
+    """All digits, with an exponent."""
+    return f"{value:.{len(value.as_tuple().digits) - 1}e}"
 
 
 @dataclass(frozen=True)
@@ -119,4 +137,6 @@ def _number(cell: Any) -> Number | None:
     if cell == "null":
         return None
     std = cell.get("std", "null")
-    return Number(Decimal(cell["mean"]), None if std == "null" else Decimal(std))
+    mean = str(cell["mean"])
+    exponent = "e" in mean.lower()
+    return Number(Decimal(mean), None if std == "null" else Decimal(std), exponent)

@@ -5,25 +5,31 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from setexp.errors import listed
 from setexp.files import read_json
 from setexp.report.records import slug
 from setexp.report.tables import Run, Table
 
 
 def progress(table: Table, outputs: Path, results: Path, scale: str) -> str:
-    """One line per run and data source at one scale, and a sum.
+    """One line per data source and run that was begun at one scale, and sums.
 
     A run that was killed without notice still says running; the time of its last write tells.
     """
     sources = sorted({s for run in table.runs for s in _sources(run, outputs, results, scale)})
     parts = []
     for source in sources:
-        lines, done = [], 0
+        lines, untouched, done = [], [], 0
         width = max(len(run.name) for run in table.runs)
         for run in table.runs:
             states = {seed: state(run, seed, scale, source, outputs, results) for seed in run.seeds}
             done += sum(s == "done" for s in states.values())
-            lines.append(f"  {run.name.ljust(width)}  {_grouped(states)}")
+            if set(states.values()) == {"missing"}:
+                untouched.append(run.name)
+            else:
+                lines.append(f"  {run.name.ljust(width)}  {_grouped(states)}")
+        if untouched:
+            lines.append(f"  missing altogether: {listed(untouched)}")
         head = f"{table.id}, scale {scale}, {source} data: {done} of {table.size} done"
         parts += [head, *lines]
     if not parts:

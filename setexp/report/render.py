@@ -51,13 +51,16 @@ class Grid:
 
 
 def grid(table: Table, printed: PrintedTable, block: Block | None) -> Grid:
-    """All printed cells; under each, what the block has for it (None: nothing is measured)."""
+    """All printed cells; under each, what the block has for it (None: nothing is measured).
+
+    Rows of which nothing is run have one line.
+    """
     lines = []
     for row in printed.rows:
         entries = [_entry(table, printed, block, row, column) for column in printed.columns]
         for i, kind in enumerate(("paper", "ours", "compared", "seeds")):
             line = [entry[i] for entry in entries]
-            if any(line):
+            if any(line) and set(line) != {"not run"}:
                 lines.append(["" if i else row, kind, *line])
     return Grid(["", "", *printed.columns], lines, 2)
 
@@ -76,8 +79,7 @@ def _entry(
     measured = block.measured(cell)
     distance, verdict = compare(number, column, measured.values)
     compared = " ".join(filter(None, [distance, verdict if block.full else ""]))
-    decimals = 3 if number is None else number.decimals + 1
-    return paper, ours(measured, column, decimals), compared, seeds(measured)
+    return paper, ours(measured, column, number), compared, seeds(measured)
 
 
 def introduction(table: Table, printed: PrintedTable) -> list[str]:
