@@ -25,7 +25,7 @@ from setexp.rules import broken_rules
 SCALES = ("paper", "small", "smoke")
 TABLES = load_tables()
 # At smoke scale, by the beginning of the experiment's name.
-STEPS = {"polygons": 16, "dspn_mnist": 6, "dspn_clevr": 4}
+STEPS = {"polygons": 16, "dspn_mnist": 6, "dspn_clevr": 4, "clevr": 4}
 
 
 def steps(experiment: str) -> int:
