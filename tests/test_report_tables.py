@@ -14,7 +14,7 @@ from setexp.report.papers import PAPERS, Number, load_printed
 from setexp.report.tables import TABLES, Run, expand, load_table, load_tables, parse_table
 
 RUNS = {
-    "idspn/3": 2,
+    "idspn/3": 6,  # iDSPN at two resolutions, Slot Attention with three losses, Slot MLP
     "idspn/7": 6,  # three poolings, DSPN, another momentum for both
     "thesis/5.1": 12,  # 2 rows x 6 set sizes
     "thesis/5.2": 24,  # 4 rows x 6 set sizes
@@ -63,9 +63,8 @@ def test_labels_seeds_and_configs_are_what_is_printed_and_there(table):
 
 def test_distinct_runs_of_all_tables():
     runs = {(run.experiment, *run.axes.items()) for t in load_tables() for run in t.runs}
-    assert (
-        len(runs) == 24 + 3 + 5 + 5 + 2 + 7
-    )  # polygons, MNIST, boxes, state, loss on all steps, iDSPN
+    # polygons, MNIST, boxes, state, loss on all steps, properties
+    assert len(runs) == 24 + 3 + 5 + 5 + 2 + 11
 
 
 def test_a_run_is_spelled_as_a_command():
