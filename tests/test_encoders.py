@@ -14,7 +14,13 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.testing import assert_close
 
 from setexp.encoders.fspool import FSPool
-from setexp.encoders.image import ImageInit, ResNet
+from setexp.encoders.image import (
+    ImageEncoder,
+    ImageInit,
+    OneConvolution,
+    ResNet,
+    TwoConvolutions,
+)
 from setexp.encoders.pooling import MaxPool, MeanPool, SumPool
 from setexp.encoders.set_encoder import ElementMLP, PairMLP, SetEncoder
 from setexp.ops.layers import Linear, LinearInit
@@ -289,15 +295,25 @@ def test_compiles_as_one_graph(pooling: str, elements: str) -> None:
 # Images
 
 
-def resnet(**changes: Any) -> ResNet:
-    small = {"blocks": [1, 1], "widths": [4, 8], "max_pool": False, "latent": 6, "image_size": 16}
-    return ResNet(**{**small, "init": ImageInit.xavier, **changes})
+def image_encoder(head: str = "two", **changes: Any) -> ImageEncoder:
+    small = {"blocks": [1, 1], "widths": [4, 8], "max_pool": False, "latent": 8, "side": 4}
+    how = {**small, "image_size": 16, "init": ImageInit.xavier, **changes}
+    trunk = ResNet(blocks=how["blocks"], widths=how["widths"], max_pool=how["max_pool"])
+    channels, latent = how["widths"][-1], how["latent"]
+    return ImageEncoder(
+        trunk=trunk,
+        head=TwoConvolutions(channels=channels, latent=latent)
+        if head == "two"
+        else OneConvolution(channels=channels, side=how["side"], latent=latent),
+        image_size=how["image_size"],
+        init=how["init"],
+    )
 
 
-def test_resnet_has_the_trunk_of_torchvisions() -> None:
+def test_resnet_has_the_layers_of_torchvisions() -> None:
     from torchvision.models import resnet18
 
-    ours = resnet(blocks=[2] * 4, widths=[64, 128, 256, 512], max_pool=True, image_size=128)
+    ours = image_encoder(blocks=[2] * 4, widths=[64, 128, 256, 512], max_pool=True, image_size=128)
     theirs = nn.Sequential(*list(resnet18(weights=None).children())[:-2])
     values = theirs.state_dict().values()
     assert [v.shape for v in ours.trunk.state_dict().values()] == [v.shape for v in values]
@@ -305,22 +321,73 @@ def test_resnet_has_the_trunk_of_torchvisions() -> None:
     images = torch.rand(2, 3, 128, 128)
     assert_close(ours.eval().trunk(images), theirs.eval()(images))
     encoding = ours(images)
-    assert encoding.z.shape == (2, 6)
+    assert encoding.z.shape == (2, 8)
     assert encoding.order is encoding.elements is None
 
 
-def test_weights_of_a_resnet() -> None:
-    xavier, kaiming = resnet(widths=[64, 64]), resnet(widths=[64, 64], init=ImageInit.kaiming)
+@pytest.mark.parametrize(("image_size", "side", "channels"), [(128, 4, 128), (256, 8, 32)])
+def test_both_resolutions_of_idspn_make_512_features(
+    image_size: int, side: int, channels: int
+) -> None:
+    with torch.device("meta"):
+        model = image_encoder(
+            "one",
+            blocks=[2] * 4, widths=[64, 128, 256, 512], max_pool=True, latent=512,
+            image_size=image_size, side=side, init=ImageInit.default,
+        )  # fmt: skip
+        features = model.trunk(torch.rand(2, 3, image_size, image_size))
+        assert features.shape == (2, 512, side, side)
+        assert model.head(features).shape == (2, channels, side // 2, side // 2)
+        assert model(torch.rand(2, 3, image_size, image_size)).z.shape == (2, 512)
+
+
+def test_weights_of_an_image_encoder() -> None:
     bound = (6 / (2 * 64 * 9)) ** 0.5  # of the second convolution, 3 x 3 from 64 to 64
-    weights = [model.trunk[3].conv1.weight for model in (xavier, kaiming)]
-    assert 0.99 * bound < weights[0].abs().max() <= bound
-    assert abs(weights[1].std() - (2 / (64 * 9)) ** 0.5) < 0.001
-    for model in (xavier, kaiming):
-        assert model(torch.rand(2, 3, 16, 16)).z.shape == (2, 6)
-        assert not model.head[0].bias.any() | model.head[2].bias.any()
+    for head in ("one", "two"):
+        xavier = image_encoder(head, widths=[64, 64])
+        default = image_encoder(head, widths=[64, 64], init=ImageInit.default)
+        weights = [model.trunk[3].conv1.weight for model in (xavier, default)]
+        assert 0.99 * bound < weights[0].abs().max() <= bound
+        assert abs(weights[1].std() - (2 / (64 * 9)) ** 0.5) < 0.001
+        for model in (xavier, default):
+            assert model(torch.rand(2, 3, 16, 16)).z.shape == (2, 8)
+        for zero, drawn in zip(xavier.head, default.head, strict=True):
+            if isinstance(zero, nn.Conv2d):
+                assert not zero.bias.any()
+                fan_in = zero.in_channels * zero.kernel_size[0] ** 2
+                for part in (drawn.weight, drawn.bias):  # PyTorch's: uniform
+                    assert 0 < part.abs().max() <= fan_in**-0.5
 
 
-@pytest.mark.parametrize(("max_pool", "image_size", "fit"), [(False, 32, 16), (True, 16, 32)])
-def test_resnet_refuses_images_that_do_not_fit(max_pool: bool, image_size: int, fit: int) -> None:
-    with pytest.raises(ValueError, match=f"image_size={image_size}: .* must be {fit} pixels"):
-        resnet(max_pool=max_pool, image_size=image_size)
+def test_images_and_weights_are_channels_last() -> None:
+    for head in ("one", "two"):
+        model = image_encoder(head)
+        for layer in model.modules():
+            if isinstance(layer, nn.Conv2d):
+                assert layer.weight.is_contiguous(memory_format=torch.channels_last)
+        features = model.trunk(
+            torch.rand(2, 3, 16, 16).contiguous(memory_format=torch.channels_last)
+        )
+        assert features.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fit"),
+    [
+        ({"image_size": 32}, 16),
+        ({"max_pool": True}, 32),
+        ({"head": "one", "image_size": 8}, 16),
+        ({"head": "one", "side": 8, "latent": 16}, 32),
+    ],
+)
+def test_images_that_do_not_fit_are_refused(changes: dict[str, Any], fit: int) -> None:
+    with pytest.raises(
+        ValueError, match=rf"image_size={changes.get('image_size', 16)}: .* {fit} p"
+    ):
+        image_encoder(**changes)
+
+
+@pytest.mark.parametrize("changes", [{"side": 5}, {"latent": 6}])
+def test_places_that_make_no_vector_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"side=\d, latent=\d: the side must be even"):
+        image_encoder("one", **changes)

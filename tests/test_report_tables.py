@@ -15,9 +15,11 @@ from setexp.report.tables import TABLES, Run, expand, load_table, load_tables, p
 
 RUNS = {
     "idspn/2": 21,  # 7 models x 3 sizes of the training split
+    "idspn/3": 6,  # iDSPN at two resolutions, Slot Attention with three losses, Slot MLP
     "idspn/4": 45,
     "idspn/5": 225,  # 3 models x 5 set sizes x 3 numbers of inner steps x 5 dimensions
     "idspn/6": 150,  # 2 models
+    "idspn/7": 6,  # three poolings, DSPN, another momentum for both
     "thesis/5.1": 12,  # 2 rows x 6 set sizes
     "thesis/5.2": 24,  # 4 rows x 6 set sizes
     "thesis/5.3": 24,
@@ -71,7 +73,8 @@ def test_distinct_runs_of_all_tables():
     runs = {(run.experiment, *run.axes.items()) for t in load_tables() for run in t.runs}
     thesis = 24 + 3 + 5 + 5 + 2  # polygons, MNIST, boxes, state, loss on all steps
     # numbering: Table 4 reads all runs of Table 2; random multisets
-    assert len(runs) == thesis + 45 + 375
+    properties = 11
+    assert len(runs) == thesis + 45 + 375 + properties
 
 
 def test_a_run_is_spelled_as_a_command():

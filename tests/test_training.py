@@ -90,7 +90,26 @@ def test_a_run_without_steps_is_evaluated(tmp_path: Path) -> None:
 
 def test_learning_rates_change_at_the_start_of_epochs() -> None:
     trainer = Trainer(lr=8.0, lr_epochs=[2, 3], lr_factor=0.5)
-    assert [learning_rate(trainer, epoch) for epoch in range(5)] == [8.0, 8.0, 4.0, 2.0, 2.0]
+    rates = [learning_rate(trainer, epoch, step=10 * epoch) for epoch in range(5)]
+    assert rates == [8.0, 8.0, 4.0, 2.0, 2.0]
+
+
+def test_learning_rates_warm_up_and_decay_with_every_step() -> None:
+    trainer = Trainer(lr=8.0, lr_warmup=4, lr_decay=0.25, lr_decay_steps=4)
+    rates = [learning_rate(trainer, epoch=0, step=step) for step in (0, 1, 2, 3, 4, 6, 8)]
+    assert rates[::2] == pytest.approx([2.0, 3.0, 2.0, 0.5])
+    assert rates[1] == pytest.approx(4.0 / 2**0.5) and rates[3] == pytest.approx(8.0 / 2**1.5)
+    assert rates[5] == pytest.approx(1.0)
+
+
+def test_each_step_has_its_own_learning_rate(tmp_path: Path) -> None:
+    folder = train(
+        tmp_path, POLYGONS, "trainer.lr=1.0", "trainer.lr_warmup=4", "trainer.lr_decay=0.25",
+        "trainer.lr_decay_steps=8", "trainer.log_every=2", "trainer.steps=8",
+    )  # fmt: skip
+    logged = [line["train/lr"] for line in curve(folder / "seed-0") if "train/lr" in line]
+    trainer = Trainer(lr=1.0, lr_warmup=4, lr_decay=0.25, lr_decay_steps=8)
+    assert logged == [learning_rate(trainer, 0, step) for step in (1, 3, 5, 7)]
 
 
 def test_inner_steps_change_at_the_start_of_epochs(

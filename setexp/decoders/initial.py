@@ -1,4 +1,4 @@
-"""Where inner optimisation starts: a learned set, or a random one."""
+"""Where iterative decoders start: a learned set, a random one, or slots from a learned normal."""
 
 from __future__ import annotations
 
@@ -62,3 +62,31 @@ class RandomSet(nn.Module):
     def forward(self, encoding: Encoding) -> Tensor:
         z = encoding.z
         return torch.randn(len(z), *self.shape, device=z.device, dtype=z.dtype) * self.std
+
+
+class GaussianSlots(nn.Module):
+    """Slots from one learned normal distribution, fresh in every forward pass from the global
+    random state (Locatello et al., 2020).
+
+    Args:
+        set_size: N.
+        slot: features of a slot.
+
+    Shapes: an encoding of B samples to slots (B, N, slot).
+    """
+
+    draws = True  # see `RandomSet`
+
+    def __init__(self, *, set_size: int, slot: int) -> None:
+        super().__init__()
+        self.set_size = set_size
+        self.mean = nn.Parameter(torch.empty(1, slot))
+        self.log_std = nn.Parameter(torch.empty(1, slot))
+        for parameter in (self.mean, self.log_std):
+            nn.init.xavier_uniform_(parameter)
+
+    def forward(self, encoding: Encoding) -> Tensor:
+        z = encoding.z
+        shape = (len(z), self.set_size, self.mean.shape[-1])
+        noise = torch.randn(shape, device=z.device, dtype=z.dtype)
+        return self.mean + self.log_std.exp() * noise

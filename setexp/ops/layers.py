@@ -110,3 +110,27 @@ class LSTM(nn.Module):
             hidden = torch.sigmoid(o) * torch.tanh(cell)
             outputs.append(hidden)
         return torch.stack(outputs, dim=-2)
+
+
+class GRUCell(nn.Module):
+    """One step of a GRU from two linear maps: `torch.nn.GRUCell` cannot be stacked by `vmap`, nor
+    compiled for a GPU.
+
+    Gates in the order reset, update, new; input weights are Xavier uniform, hidden ones orthogonal
+    and biases zero, as Keras has them.
+
+    Shapes: inputs (..., in_features), hidden (..., hidden) to the next hidden state (..., hidden).
+    """
+
+    def __init__(self, in_features: int, hidden: int) -> None:
+        super().__init__()
+        self.from_input = Linear(in_features, 3 * hidden)
+        self.from_hidden = Linear(hidden, 3 * hidden)
+        nn.init.orthogonal_(self.from_hidden.weight)
+
+    def forward(self, inputs: Tensor, hidden: Tensor) -> Tensor:
+        reset, update, new = self.from_input(inputs).chunk(3, dim=-1)
+        reset_of, update_of, new_of = self.from_hidden(hidden).chunk(3, dim=-1)
+        new = torch.tanh(new + torch.sigmoid(reset + reset_of) * new_of)
+        keep = torch.sigmoid(update + update_of)
+        return new + keep * (hidden - new)

@@ -100,7 +100,6 @@ class Fit:
                 self._save()
             while self.step < self.total:
                 epoch = self.step // self.per_epoch
-                self._set_learning_rate(learning_rate(self.trainer, epoch))
                 for batches in self._batches(epoch):
                     self._step(batches)
                     bar.update()
@@ -153,8 +152,10 @@ class Fit:
             return self.learner.losses(batches, steps)
 
     def _step(self, batches: tuple[Batch, ...]) -> None:
+        epoch = self.step // self.per_epoch
+        self._set_learning_rate(learning_rate(self.trainer, epoch, self.step))
         try:
-            losses = self._losses(batches, inner_steps(self.trainer, self.step // self.per_epoch))
+            losses = self._losses(batches, inner_steps(self.trainer, epoch))
         except NonFiniteError as error:
             self._check()  # an earlier loss may be the cause
             seeds = ", ".join(self._origin(seed, self.step + 1) for seed in self.seeds)
@@ -195,7 +196,7 @@ class Fit:
         self.window_sum.zero_()
         self.window_count = 0
         for tracker, mean in zip(self.trackers, means, strict=True):
-            rate = learning_rate(self.trainer, epoch)
+            rate = learning_rate(self.trainer, epoch, self.step - 1)  # the last step's
             tracker.log(self.step, {"epoch": epoch, "train/loss": mean, "train/lr": rate})
         return "loss " + " ".join(f"{m:.4g}" for m in means[:4])
 

@@ -32,9 +32,11 @@ def make_optimizer(
     return kind(parameters, lr=trainer.lr, weight_decay=trainer.weight_decay)
 
 
-def learning_rate(trainer: Trainer, epoch: int) -> float:
-    """Learning rate in an epoch, counted from 0."""
-    return trainer.lr * trainer.lr_factor ** sum(epoch >= e for e in trainer.lr_epochs)
+def learning_rate(trainer: Trainer, epoch: int, step: int) -> float:
+    """Learning rate of a step in an epoch, both counted from 0."""
+    rate = trainer.lr * trainer.lr_factor ** sum(epoch >= e for e in trainer.lr_epochs)
+    warmth = min(1.0, (step + 1) / max(trainer.lr_warmup, 1))
+    return rate * warmth * trainer.lr_decay ** (step / trainer.lr_decay_steps)
 
 
 def inner_steps(trainer: Trainer, epoch: int) -> int | None:

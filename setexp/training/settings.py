@@ -38,6 +38,8 @@ class Trainer:
         optimizer, lr, weight_decay: as PyTorch defines them.
         clip: largest gradient norm of all parameters of one seed; null for none.
         lr_epochs, lr_factor: multiply the learning rate at the start of each of these epochs.
+        lr_warmup: steps in which the learning rate grows linearly to what it is to be.
+        lr_decay, lr_decay_steps: multiply it by lr_decay in so many steps, a little in each.
         inner_steps, inner_epochs: inner steps of the decoder in training, [20, 40] with [50] being
             20, and 40 from epoch 50 on; the final evaluation uses the decoder's own number, which
             empty lists mean throughout.
@@ -59,6 +61,9 @@ class Trainer:
     clip: float | None = None
     lr_epochs: list[int] = field(default_factory=list)
     lr_factor: float = 1.0
+    lr_warmup: int = 0
+    lr_decay: float = 1.0
+    lr_decay_steps: int = 1
     inner_steps: list[int] = field(default_factory=list)
     inner_epochs: list[int] = field(default_factory=list)
     evaluate_every: int = 0
