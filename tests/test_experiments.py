@@ -25,7 +25,14 @@ from setexp.rules import broken_rules
 SCALES = ("paper", "small", "smoke")
 TABLES = load_tables()
 # At smoke scale, by the beginning of the experiment's name.
-STEPS = {"polygons": 16, "dspn_mnist": 6, "dspn_clevr": 4, "multisets": 8, "numbering": 4, "clevr": 4}
+STEPS = {
+    "polygons": 16,
+    "dspn_mnist": 6,
+    "dspn_clevr": 4,
+    "multisets": 8,
+    "numbering": 4,
+    "clevr": 4,
+}
 # The others' data is procedural where the real one is missing.
 SYNTHETIC = ("polygons", "multisets", "numbering")
 
