@@ -1,14 +1,17 @@
-"""Signals with and without a launcher's handler."""
+"""Signals with and without a launcher's handler, and a run's folder while a process holds it."""
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from smoke_runs import assert_same_run, signal_at, train
+from smoke_runs import ROOT, assert_same_run, complaint, done, signal_at, train
 
+from setexp.files import claim
 from setexp.training.signals import StopRequest
 
 POLYGONS = "experiment=polygons_fspool"
@@ -60,3 +63,46 @@ def test_every_signal_reaches_the_launchers_handler(handle: Callable[[int, Any],
             assert len(seen) == count - 1, "not before the checkpoint"
             stop.hand_over()
             assert len(seen) == count
+
+
+# A folder that another process trains
+
+
+def held(folder: Path) -> subprocess.Popen[str]:
+    """A process that holds a folder until its input ends."""
+    code = "import sys; from pathlib import Path; from setexp.files import claim\n"
+    code += "with claim(Path(sys.argv[1])) as free: print(free, flush=True); sys.stdin.read()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stdout.readline() == "True\n"
+    return process
+
+
+@pytest.mark.parametrize("extra", [[], ["restart=true"]])
+def test_a_folder_in_use_is_refused_until_its_process_is_killed(
+    extra: list[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "polygons_fspool/default/smoke-synthetic/seed-0"
+    arguments = [POLYGONS, "scale=smoke", "figures=none", f"paths.outputs={tmp_path}", *extra]
+    with held(folder) as process:
+        text = complaint(*arguments)
+        assert text == f"{folder}: another process trains it; wait until that ends, or end it"
+        assert [path.name for path in folder.iterdir()] == [".claim"]
+        with claim(folder) as free:
+            assert not free
+        process.kill()
+        process.communicate()
+    with claim(folder) as free:
+        assert free
+    assert done(train(tmp_path, POLYGONS, *extra) / "seed-0")
+
+
+def test_a_finished_run_lets_go_of_its_folder(tmp_path: Path) -> None:
+    folder = train(tmp_path, POLYGONS) / "seed-0"
+    with held(folder) as process:
+        process.communicate("")
