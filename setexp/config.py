@@ -185,7 +185,10 @@ def with_table_experiment(arguments: list[str]) -> list[str]:
         return arguments  # Hydra lists the choices
     rows = (plain(OmegaConf.load(path)).get("rows") or {}).values()
     first = next((row["experiment"] for row in rows if row and "experiment" in row), None)
-    return arguments if first is None else [*arguments, f"experiment={first}"]
+    if first is None:
+        return arguments
+    place = arguments.index(f"table={names[0]}") + 1  # options may follow, and end the overrides
+    return [*arguments[:place], f"experiment={first}", *arguments[place:]]
 
 
 def quote_paths(arguments: list[str]) -> list[str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from torch import nn
 from setexp.build import build
 from setexp.config import axes
 from setexp.errors import ConfigError, NonFiniteError
-from setexp.files import read_json, write_json, write_text
+from setexp.files import claim, read_json, write_json, write_text
 from setexp.provenance import provenance
 from setexp.report.records import axis_text, slug
 from setexp.training import checkpoint
@@ -61,36 +63,39 @@ class Experiment:
         """Train the seeds that have no result yet; several at one step share a process.
 
         Raises:
+            ConfigError: a seed's folder cannot be used.
             NonFiniteError: some seeds diverged; the others are finished.
         """
         pending = []
-        for seed in self.config.seeds:
-            folder = self.folder / f"seed-{seed}"
-            self._prepare(folder)
-            result = read_json(folder / "result.json")
-            if result is None:
-                pending.append(seed)
-            else:
-                print(f"{result['status']} already: {folder}/result.json")
-        failures = [f for seeds in self._groups(pending) for f in self._fit(seeds)]
+        with ExitStack() as claims:
+            for seed in self.config.seeds:
+                folder = self.folder / f"seed-{seed}"
+                self._prepare(folder, claims)
+                result = read_json(folder / "result.json")
+                if result is None:
+                    pending.append(seed)
+                else:
+                    print(f"{result['status']} already: {folder}/result.json")
+            failures = [f for seeds in self._groups(pending) for f in self._fit(seeds)]
         if failures:
             raise NonFiniteError("\nerror: ".join(failures))
 
-    def _prepare(self, folder: Path) -> None:
-        """Make a run's folder, or see that it holds the same run."""
-        if self.config.restart and folder.exists():
-            import shutil
-
-            shutil.rmtree(folder)
+    def _prepare(self, folder: Path, claims: ExitStack) -> None:
+        """Make a run's folder this process's own, or see that it holds the same run."""
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_text(folder / ".writable", "")
-            (folder / ".writable").unlink()
+            claimed = claims.enter_context(claim(folder))
+            if claimed and self.config.restart:
+                shutil.rmtree(folder)
+                claimed = claims.enter_context(claim(folder))
         except OSError as error:
             raise ConfigError(
                 f"paths.outputs={self.config.paths.outputs}: cannot write {folder}: "
                 f"{error.strerror}; name another folder"
             ) from None
+        if not claimed:
+            raise ConfigError(
+                f"{folder}: another process trains it; wait until that ends, or end it"
+            )
         science = {s: self._science(s) for s in _SCIENCE} | {"data": self.dataset.fingerprint}
         before = read_json(folder / "science.json")
         if before is not None and before != science:
@@ -145,8 +150,6 @@ class Experiment:
                 ", ", ","
             )
         )
-        for folder in folders:
-            write_json(folder / "status.json", {"status": "running"})
         fit = Fit(
             lambda: build(self.nodes["task"], "task"),
             self.dataset,
@@ -159,23 +162,20 @@ class Experiment:
                 seeds[index], folders[index], identity, step
             ),
         )
-        try:
-            fit.train()
-        except NonFiniteError as error:
-            if len(seeds) == 1:
-                return self._record(fit, 0, str(error))
-            for tracker in fit.trackers:
-                tracker.finish({"status": "running"})
-            # each goes on alone, which changes nothing for those that are well
-            return [failure for seed in seeds for failure in self._fit([seed])]
-        except BaseException as error:
-            status = "interrupted" if isinstance(error, SystemExit) else "failed"
-            for folder, tracker in zip(folders, fit.trackers, strict=True):
-                state = {"status": status, "step": fit.step, "steps": fit.total, "why": str(error)}
-                write_json(folder / "status.json", state)
-                tracker.finish({"status": status})
-            raise
-        return [failure for i in range(len(seeds)) for failure in self._record(fit, i, None)]
+        for folder in folders:
+            write_json(folder / "status.json", {"status": "running"})
+        with _early_end_noted(fit):
+            try:
+                fit.train()
+            except NonFiniteError as error:
+                if len(seeds) == 1:
+                    return self._record(fit, 0, str(error))
+            else:
+                return [fail for i in range(len(seeds)) for fail in self._record(fit, i, None)]
+        for tracker in fit.trackers:
+            tracker.finish({"status": "running"})
+        # each goes on alone, which changes nothing for those that are well
+        return [failure for seed in seeds for failure in self._fit([seed])]
 
     def _tracker(self, seed: int, folder: Path, identity: str | None, step: int) -> Tracker:
         table = self.nodes["tracking"]["group"] or self.config.name
@@ -230,6 +230,23 @@ class Experiment:
                 tracker.picture(path.stem, path)
         tracker.finish({"metrics": metrics, "status": record["status"]})
         return [] if failure is None else [failure]
+
+
+@contextmanager
+def _early_end_noted(fit: Fit) -> Iterator[None]:
+    """Where a signal or an error ends a run, the folders of seeds without a result say so."""
+    try:
+        yield
+    except BaseException as error:
+        ended = {"status": "failed", "why": str(error) or type(error).__name__}
+        if isinstance(error, SystemExit):
+            ended = {"status": "interrupted"}
+        for folder, tracker in zip(fit.folders, fit.trackers, strict=True):
+            if not (folder / "result.json").exists():
+                at = {"step": fit.step, "steps": fit.total}
+                write_json(folder / "status.json", ended | at)
+                tracker.finish(ended)
+        raise
 
 
 def draw(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,3 +39,23 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except FileNotFoundError:
         return None
+
+
+@contextmanager
+def claim(folder: Path) -> Iterator[bool]:
+    """Keep a folder, made if it is missing, for this process; whether no other one holds it.
+
+    The system lets go of it when the process ends, however it ends. Where the file system knows no
+    locks, everybody gets the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = os.open(folder / ".claim", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        free = True
+    except OSError as error:
+        free = error.errno not in (errno.EACCES, errno.EAGAIN)
+    try:
+        yield free
+    finally:
+        os.close(file)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,10 @@ def run(config: DictConfig) -> None:
         if HydraConfig.get().mode is RunMode.MULTIRUN:
             raise
         raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None
+    except Exception:
+        if HydraConfig.get().mode is RunMode.MULTIRUN:
+            traceback.print_exc()  # launchers keep it to themselves, or may be gone by now
+        raise
 
 
 def _table_run(config: DictConfig, overrides: list[str]) -> tuple[DictConfig, list[str]]:

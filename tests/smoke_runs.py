@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,17 @@ def interrupt(
 
     Batches are counted over the seeds of a stack.
     """
+    with signal_at(monkeypatch, batch, *overrides), pytest.raises(SystemExit) as caught:
+        train(outputs, *overrides)
+    assert caught.value.code == 128 + signal.SIGTERM
+    folder = next(path for path in sorted(only(outputs).iterdir()) if not done(path))
+    assert read(folder / "status.json")["status"] == "interrupted"
+    return checkpoint.load(folder / "checkpoint.pt")
+
+
+@contextmanager
+def signal_at(monkeypatch: pytest.MonkeyPatch, batch: int, *overrides: str) -> Iterator[None]:
+    """Send this process SIGTERM while a run works on its `batch`-th batch."""
     dataset: Any = type(build(config(*overrides, "scale=smoke")["dataset"], "dataset"))
     passes, seen = dataset.batches, 0
 
@@ -139,12 +151,7 @@ def interrupt(
 
     with monkeypatch.context() as patch:
         patch.setattr(dataset, "batches", batches)
-        with pytest.raises(SystemExit) as caught:
-            train(outputs, *overrides)
-    assert caught.value.code == 128 + signal.SIGTERM
-    folder = next(path for path in sorted(only(outputs).iterdir()) if not done(path))
-    assert read(folder / "status.json")["status"] == "interrupted"
-    return checkpoint.load(folder / "checkpoint.pt")
+        yield
 
 
 def done(folder: Path) -> bool:

@@ -70,6 +70,11 @@ def test_a_tables_command_starts_from_its_first_experiment(tmp_path: Path) -> No
     (tmp_path / "table/mine.yaml").write_text("rows: {a: {experiment: polygons_random}}\n")
     own = ["-m", "--config-dir", str(tmp_path), "table=mine"]
     assert with_table_experiment(own)[-1] == "experiment=polygons_random"
+    options_last = ["-m", "table=mine", "--config-dir", str(tmp_path)]
+    assert with_table_experiment(options_last)[2:4] == [
+        "experiment=polygons_random",
+        "--config-dir",
+    ]
 
 
 # Composition

@@ -166,6 +166,21 @@ def test_a_file_anywhere_in_the_way(at: str, tmp_path: Path) -> None:
 # Tables and sweeps
 
 
+def test_an_unexpected_error_of_a_sweeps_run_is_shown_at_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Launchers show one at the end, of which there may be none."""
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("setexp.run.execute", broken)
+    for mode, shown in (("MULTIRUN", 1), ("RUN", 0)):
+        with pytest.raises(RuntimeError, match="out of memory"):
+            entry(capsys, POLYGONS, f"hydra.mode={mode}")
+        assert capsys.readouterr().err.count("RuntimeError: out of memory") == shown
+
+
 def test_a_sweep_fills_every_cell(tmp_path: Path) -> None:
     arguments = ["-m", "experiment=polygons_random", "dataset.set_size=2,4", "scale=smoke"]
     result = command(*arguments, "seeds=[0]", "figures=none", cwd=tmp_path)

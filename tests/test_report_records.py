@@ -159,16 +159,22 @@ def test_progress_tells_the_states_of_seeds(outputs):
     folder.mkdir()
     state = {"status": "interrupted", "step": 30, "steps": 100}
     (folder / "status.json").write_text(json.dumps(state))
+    (folder.parent / "seed-2").mkdir()
+    state = {"status": "failed", "step": 3, "steps": 100, "why": "out of memory\nmore"}
+    (folder.parent / "seed-2/status.json").write_text(json.dumps(state))
     lines = progress(load_table("thesis/5.1"), outputs, results, "paper").splitlines()
     assert lines[0] == "thesis/5.1, scale paper, synthetic data: 1 of 36 done"
-    assert "  fspool-n_8   done: 0; interrupted at step 30 of 100: 1; missing: 2" in lines
+    failed = "failed at step 3 of 100 (out of memory): 2"
+    assert f"  fspool-n_8   done: 0; interrupted at step 30 of 100: 1; {failed}" in lines
     assert "  random-n_8   missing: 0,2; diverged: 1" in lines
     missing = [f"fspool-n_{n}" for n in (2, 4, 16, 32, 64)]
     missing += [f"random-n_{n}" for n in (2, 4, 16, 32, 64)]
     assert "  missing altogether: " + ", ".join(missing) in lines
     only_kept = progress(load_table("thesis/5.1"), outputs.parent / "none", results, "paper")
     assert "1 of 36 done" in only_kept
-    assert "nothing yet" in progress(load_table("thesis/5.1"), outputs, results, "smoke")
+    assert lines[-1] == "fill: python train.py -m table=thesis_5_1"
+    nothing = progress(load_table("thesis/5.1"), outputs, results, "smoke")
+    assert "nothing yet" in nothing and nothing.endswith("table=thesis_5_1 scale=smoke\n")
 
 
 @given(AXES, AXES)

@@ -27,7 +27,7 @@ from setexp.errors import ConfigError
 from setexp.losses.direct import DirectLoss
 from setexp.ops.descent import Descent
 from setexp.sets import Batch, SetBatch
-from setexp.training import checkpoint
+from setexp.training import checkpoint, loop
 from setexp.training.optimise import inner_steps, learning_rate
 from setexp.training.randomness import derive, own_draws
 from setexp.training.settings import Trainer
@@ -325,6 +325,28 @@ def test_a_run_that_raises_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         train(tmp_path, POLYGONS)
     state = read(only(tmp_path) / "seed-0/status.json")
     assert state == {"status": "failed", "step": 0, "steps": 16, "why": "out of memory"}
+
+
+def test_a_final_evaluation_that_raises_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure, calls = loop.measure_final, 0
+
+    def broken(*args: Any, **kwargs: Any) -> dict[str, float]:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise RuntimeError("out of memory")
+        return measure(*args, **kwargs)
+
+    monkeypatch.setattr(loop, "measure_final", broken)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train(tmp_path, POLYGONS, "seeds=[0,1]")
+    first, second = (only(tmp_path) / f"seed-{seed}" for seed in (0, 1))
+    assert read(first / "status.json") == {"status": "done"}
+    state = read(second / "status.json")
+    assert state == {"status": "failed", "why": "out of memory", "step": 16, "steps": 16}
+    assert not done(second)
 
 
 # Evaluation without training

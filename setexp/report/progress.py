@@ -34,7 +34,8 @@ def progress(table: Table, outputs: Path, results: Path, scale: str) -> str:
         parts += [head, *lines]
     if not parts:
         parts = [f"{table.id}, scale {scale}: nothing yet"]
-    return "\n".join([*parts, f"fill: {table.command}"]) + "\n"
+    fill = table.command + (f" scale={scale}" if scale != "paper" else "")
+    return "\n".join([*parts, f"fill: {fill}"]) + "\n"
 
 
 def state(run: Run, seed: int, scale: str, source: str, outputs: Path, results: Path) -> str:
@@ -51,6 +52,8 @@ def state(run: Run, seed: int, scale: str, source: str, outputs: Path, results: 
     text = str(status["status"])
     if "steps" in status:
         text += f" at step {status.get('step')} of {status['steps']}"
+    if status.get("why"):
+        text += f" ({str(status['why']).splitlines()[0][:200]})"
     if status["status"] == "running":
         written = max(path.stat().st_mtime for path in folder.iterdir())
         text += f", last written {max(0, time.time() - written) / 60:.0f} min ago"

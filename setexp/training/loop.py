@@ -114,7 +114,7 @@ class Fit:
                         saved = time.monotonic()
                     if stop.event:
                         log.warning(
-                            "stopped by a signal at step %d; the same command resumes", self.step
+                            "a signal at step %d: saved; the same command resumes", self.step
                         )
                         stop.hand_over()
                     if self.step == self.total:

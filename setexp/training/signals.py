@@ -13,8 +13,8 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 class StopRequest:
     """Remembers the first signal while the context is open.
 
-    A launcher's own handler (submitit requeues on SIGUSR2) is kept and called by `hand_over`, after
-    the checkpoint. Processes forked meanwhile inherit the handler and must ignore it.
+    A launcher's own handler is kept and called by `hand_over`, after the checkpoint. Processes
+    forked meanwhile inherit the handler and must ignore it.
     """
 
     def __enter__(self) -> StopRequest:
@@ -37,10 +37,15 @@ class StopRequest:
         self.event = (number, frame)
 
     def hand_over(self) -> None:
-        """Call the handler that was there before, or exit with the signal's conventional code."""
+        """Call the handler that was there before, or exit with the signal's conventional code.
+
+        Submitit's handler of SIGUSR2 requeues the job and exits. Its handler of SIGTERM returns,
+        and the run goes on: Slurm, preempting with SIGTERM, requeues the job that it has to kill,
+        but not one that ends by itself.
+        """
         assert self.event is not None
-        number, frame = self.event
+        (number, frame), self.event = self.event, None
         previous = self._previous[number]
-        if callable(previous) and previous is not signal.default_int_handler:
-            previous(number, frame)
-        raise SystemExit(128 + number)
+        if not callable(previous) or previous is signal.default_int_handler:
+            raise SystemExit(128 + number)
+        previous(number, frame)
