@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 # Largest set whose elements are compared pair by pair, which is quicker than sorting them.
-_COMPARED = 16
+_COMPARED = 32
 # Numbers below which handing half of them to a second thread costs more than it saves.
 _PARALLEL_NUMEL = 1 << 17
-# Numbers that are worked on at a time: their integers fit into a core's cache.
-_CACHED_NUMEL = 1 << 16
+# Numbers that are compared, or sorted, at a time: what is made of them fits into a core's cache.
+_COMPARED_NUMEL, _SORTED_NUMEL = 1 << 18, 1 << 15
 _workers: list[ThreadPoolExecutor] = []
 
 
@@ -35,9 +35,11 @@ def ranks(x: Tensor) -> Tensor:
         return positions.new_zeros(x.shape).scatter_(-2, order, positions[:, None].expand_as(x))
     out = torch.empty(x.shape, dtype=torch.int32)
     wide = x if x.dtype == torch.float64 else x.float()
-    sets, to = (t.reshape(-1, *x.shape[-2:]).numpy() for t in (wide.contiguous(), out))
-    rank = _compare if x.shape[-2] <= _COMPARED else _sort
-    step = max(1, _CACHED_NUMEL // max(1, x.shape[-2] * x.shape[-1]))
+    shape = (x.shape[:-2].numel(), *x.shape[-2:])
+    sets, to = wide.reshape(shape).contiguous().numpy(), out.view(shape).numpy()
+    small = x.shape[-2] <= _COMPARED
+    rank, numel = (_compare, _COMPARED_NUMEL) if small else (_sort, _SORTED_NUMEL)
+    step = max(1, numel // max(1, x.shape[-2] * x.shape[-1]))
     threads = torch.get_num_threads() if x.numel() >= _PARALLEL_NUMEL else 1
     share = -(-len(sets) // threads)
 

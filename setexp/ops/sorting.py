@@ -1,88 +1,20 @@
-"""Sorting each feature across a set: hard, and relaxed (NeuralSort).
+"""Relaxed sorting of each feature across a set (NeuralSort); the hard sort is in `ops.ranks`.
 
-Both are used through their transpose: a pooling's weights per *position* are carried to weights
-per *element*, which is all that FSPool and FSUnpool need (Thesis, 5.4). Feature-major layout
-throughout, (..., C, N), so that the sorted axis is contiguous.
+It is used through its transpose: a pooling's weights per *position* are carried to weights per
+*element*, which is all that FSPool and FSUnpool need (Thesis, 5.4).
 """
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from setexp.ops import neural_sort
 
-# Rows below which handing half of them to a second thread costs more than it saves.
-_PARALLEL_NUMEL = 1 << 17
-_workers: list[ThreadPoolExecutor] = []
 # Numbers of the relaxed permutations up to which they are held rather than made again.
 _WHOLE_NUMEL = 1 << 16
-
-
-@torch.library.custom_op("setexp::argsort", mutates_args=())
-def argsort(x: Tensor) -> Tensor:
-    """Ascending order of the last axis, (..., N) to int64 (..., N); equal numbers keep their order.
-
-    On a CPU this is NumPy's vectorised sort, in threads: several times faster than `torch.sort`.
-    """
-    x = x.contiguous()  # the result is contiguous whatever the input
-    if x.device.type != "cpu":
-        return torch.argsort(x, dim=-1, stable=True)
-    rows = x.reshape(-1, x.shape[-1])
-    threads = torch.get_num_threads() if x.numel() >= _PARALLEL_NUMEL else 1
-    if threads == 1:
-        return _order(rows).reshape(x.shape)
-    if not _workers:
-        _workers.append(ThreadPoolExecutor(threads))
-    parts = rows.split(-(-len(rows) // threads))
-    return torch.cat(list(_workers[0].map(_order, parts))).reshape(x.shape)
-
-
-def _order(rows: Tensor) -> Tensor:
-    """Stable order of rows: a number's bits, and its index below, are an integer to be sorted."""
-    if rows.dtype != torch.float32:  # no integer is wide enough
-        return torch.from_numpy(rows.numpy().argsort(-1, kind="stable"))
-    bits = (rows + 0.0).view(torch.int32)  # there is one zero
-    bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # ordered as the numbers are
-    keys = (bits.long() << 32) | torch.arange(rows.shape[-1])
-    keys.numpy().sort(-1)
-    return keys & 0xFFFFFFFF
-
-
-@argsort.register_fake
-def _(x: Tensor) -> Tensor:
-    return torch.empty(x.shape, dtype=torch.int64, device=x.device)
-
-
-@argsort.register_vmap
-def _(info: Any, in_dims: tuple[int | None], x: Tensor) -> tuple[Tensor, int]:
-    assert in_dims[0] is not None
-    return argsort(x.movedim(in_dims[0], 0)), 0
-
-
-def hard_order(x: Tensor, mask: Tensor | None, *, descending: bool) -> Tensor:
-    """Order of each feature's elements, padding last.
-
-    Args:
-        x: (..., C, N).
-        mask: (..., 1, N) or None when every element is present.
-
-    Returns:
-        int64 (..., C, N): the element at each position.
-    """
-    key = -x.detach() if descending else x.detach()
-    if mask is not None:
-        key = torch.where(mask > 0, key, torch.inf)
-    return argsort(key)
-
-
-def carry_to_elements(order: Tensor, weights: Tensor) -> Tensor:
-    """Weights per position (..., C, N) to weights per element, by a hard order (..., C, N)."""
-    zeros = torch.zeros_like(order, dtype=weights.dtype)
-    return zeros.scatter(-1, order, weights.expand_as(order))
 
 
 class RelaxedOrder(NamedTuple):
