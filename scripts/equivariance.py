@@ -22,13 +22,13 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from setexp.build import build  # noqa: E402
-from setexp.config import compose_run, plain, register  # noqa: E402
-from setexp.metrics.equivariance import Deviations, deviations  # noqa: E402
-from setexp.report.papers import PAPERS  # noqa: E402
-from setexp.report.render import Grid  # noqa: E402
-from setexp.report.tables import load_table  # noqa: E402
-from setexp.sets import Encoding, SetBatch  # noqa: E402
+from setexp.build import build
+from setexp.config import compose_run, plain, register
+from setexp.metrics.equivariance import Deviations, deviations
+from setexp.report.papers import PAPERS
+from setexp.report.render import Grid
+from setexp.report.tables import load_table
+from setexp.sets import Encoding, SetBatch
 
 TABLE = "idspn/2"
 ROUNDING = 1e-6

@@ -68,9 +68,7 @@ class NumberingFailures:
         """The sets with the most mistakes, most first; the earlier of two alike."""
         task.eval()
         worst: Tensor | None = None
-        passes = dataset.batches(
-            "test", self.batch_size, generator, shuffle=False, drop_last=False
-        )
+        passes = dataset.batches("test", self.batch_size, generator, shuffle=False, drop_last=False)
         for batch in passes:
             with drawn_from(generator):
                 x = task(batch).prediction.x[-1]
