@@ -44,8 +44,8 @@ def steps(experiment: str) -> int:
 
 
 def test_the_sweep_is_complete() -> None:
-    assert len(EXPERIMENTS) >= 22
-    assert len(TABLES) >= 13
+    assert len(EXPERIMENTS) >= 36
+    assert len(TABLES) >= 17
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -85,7 +85,9 @@ def test_every_experiment_trains_resumes_and_is_measured(
     assert_same_run(train(tmp_path / "cut", *arguments) / "seed-0", folder)
 
 
-@pytest.mark.parametrize("experiment", ["polygons_fspool", "dspn_mnist", "dspn_clevr_state"])
+@pytest.mark.parametrize(
+    "experiment", ["polygons_fspool", "dspn_mnist", "dspn_clevr_state", "numbering_idspn"]
+)
 def test_pictures_are_drawn(experiment: str, tmp_path: Path, data_root: Path) -> None:
     arguments = [f"experiment={experiment}", "scale=smoke", "trainer.steps=1"]
     perform(*arguments, f"paths.outputs={tmp_path}", f"paths.data={data_root}")

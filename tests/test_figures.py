@@ -24,11 +24,13 @@ from setexp.figures import canvas
 from setexp.figures.boxes_progression import BoxesProgression, draw_boxes
 from setexp.figures.examples import match, predict, stages
 from setexp.figures.mnist_progression import MnistProgression, draw_points
+from setexp.figures.numbering_failures import NumberingFailures
 from setexp.figures.objects import read_scene, score
 from setexp.figures.polygons import RotatingPolygon, moves, spans
 from setexp.figures.scene_plan import place
 from setexp.figures.state_progression import StateProgression
 from setexp.figures.state_table import state_table
+from setexp.ops.costs import Cost
 from setexp.sets import Batch, SetBatch
 from setexp.tasks.outcome import Outcome
 
@@ -277,6 +279,57 @@ def test_an_object_that_is_hardly_present_is_missing() -> None:
     pairs = read_scene(scene(TRUE, AT, [1, 0.4, 0, 0]), target)
     assert score(pairs) == "1 of 2 right"
     assert state_table([[("predicted", pairs)]]).count("**missing**") == 1
+
+
+class Misnumber(nn.Module):
+    """Right numbers but for as many elements as a set's place in the split; noise breaks no tie."""
+
+    def forward(self, batch: Batch, steps: int | None = None) -> Outcome:
+        x = batch.target.x[..., 2:].clone()
+        for row, numbers in enumerate(x):
+            count = int(batch.aux["wrong"][row])
+            numbers[:count] = torch.eye(4)[3]
+        x = x + 0.1 * torch.rand(x.shape)
+        return Outcome(x.new_zeros(len(x)), SetBatch(x.unsqueeze(0), batch.target.mask), {})
+
+
+class Numbered:
+    """Six sets of classes a, b, a, a of which so many elements are to be numbered wrong."""
+
+    wrong = torch.tensor([0, 3, 1, 2, 0, 1])
+
+    def batches(
+        self, split: str, size: int, generator: torch.Generator, *, shuffle: bool, drop_last: bool
+    ) -> Iterator[Batch]:
+        assert (split, shuffle, drop_last) == ("test", False, False)
+        kinds, numbers = torch.tensor([[1.0, 0], [0, 1], [1, 0], [1, 0]]), torch.eye(4)
+        rows = torch.cat([kinds, numbers[[0, 0, 1, 2]]], dim=-1)
+        for wrong in self.wrong.split(size):
+            x, mask = rows.expand(len(wrong), 4, 6), torch.ones(len(wrong), 4)
+            yield Batch(SetBatch(x[..., :2], mask), SetBatch(x, mask), {"wrong": wrong})
+
+
+def test_the_worst_numbered_sets_are_shown(tmp_path: Path) -> None:
+    figure = NumberingFailures(sets=3, batch_size=2, cost=Cost.l2)
+    pictures = []
+    for at in range(2):
+        torch.manual_seed(at)
+        before = torch.get_rng_state()
+        folder = tmp_path / str(at)
+        paths = figure(Misnumber(), Numbered(), folder, generator())
+        assert torch.equal(torch.get_rng_state(), before)
+        check_files(paths, folder, {"numbering_failures.png", "numbering_failures.md"})
+        pictures.append(paths[0].read_bytes())
+    assert pictures[0] == pictures[1]
+    table = (tmp_path / "0/numbering_failures.md").read_text().partition("\n| ")[2].splitlines()
+    assert table == [
+        "3 wrong | 2 wrong | 1 wrong |",
+        "| --- | --- | --- |",
+        "| (a, 2) | (a, 1) | (a, 1) |",
+        "| **(a, 3)** | (a, 2) | (a, 2) |",
+        "| **(a, 3)** | **(a, 3)** | **(a, 3)** |",
+        "| **(b, 3)** | **(b, 3)** | (b, 0) |",
+    ]
 
 
 def measured(task: nn.Module, folder: Path, rotations: int = 90) -> dict[str, Any]:

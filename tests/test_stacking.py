@@ -40,6 +40,8 @@ def test_which_experiments_stack() -> None:
     assert {"polygons_fspool", "polygons_mlp_chamfer", "polygons_mlp_hungarian"} <= {*STACKABLE}
     assert "dspn_mnist" in STACKABLE
     assert not any("clevr" in name for name in STACKABLE)
+    # the others of numbering have PyTorch's own LSTM or attention, or draw random numbers
+    assert [name for name in STACKABLE if "numbering" in name] == ["numbering_deepsets"]
 
 
 @pytest.mark.parametrize("experiment", STACKABLE)

@@ -1,0 +1,63 @@
+"""Equivariance is measured, and is what iDSPN's Table 2 says of its seven models."""
+
+from __future__ import annotations
+
+import importlib.util
+from types import ModuleType
+
+import pytest
+import torch
+from smoke_runs import ROOT, config
+from torch import Tensor
+
+from setexp.metrics.equivariance import deviations
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("equivariance", ROOT / "scripts/equivariance.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def occurrences(x: Tensor) -> Tensor:
+    """How many equal elements came before each."""
+    equal = (x.unsqueeze(-2) == x.unsqueeze(-3)).all(-1)
+    return equal.double().tril(-1).sum(-1, keepdim=True)
+
+
+def test_deviations_of_known_maps() -> None:
+    x = torch.tensor([[[1.0], [2.0], [1.0], [1.0]]], dtype=torch.float64)
+    swap = torch.tensor([[3, 1, 2, 0]])  # of equal elements alone
+    turn = torch.tensor([[1, 2, 3, 0]])
+    for order in (swap, turn):
+        assert deviations(lambda x: 3 * x, x, order) == (0, 0)
+    assert deviations(occurrences, x, swap) == (2, 0)
+    place = torch.arange(4.0, dtype=torch.float64).reshape(1, 4, 1)
+    # the output of the lone 2 was 1 and becomes 0
+    assert deviations(lambda x: place + 0 * x, x, turn).multiset == 1
+
+
+def test_measured_columns_are_those_in_print(script: ModuleType) -> None:
+    lines = script.columns()
+    assert len(lines) == 7
+    for _, *cells in lines:
+        for printed, measured in (cells[:2], cells[2:]):
+            assert measured.split()[0] == printed
+
+
+@pytest.mark.parametrize("pooling", ["mean", "sum"])
+def test_without_sorting_idspn_cannot_separate_equal_elements(
+    script: ModuleType, pooling: str
+) -> None:
+    """iDSPN, 2.3: what is exclusively multiset-equivariant is the gradient of sorting."""
+    nodes = config("experiment=numbering_idspn", "scale=smoke")
+    sorting = script.measure(nodes)
+    kind = {"mean": "MeanPool", "sum": "SumPool"}[pooling]
+    target = f"setexp.encoders.pooling.{kind}"
+    nodes["task"]["decoder"]["set_encoder"]["pooling"] = {"_target_": target, "masked": False}
+    other = script.measure(nodes)
+    assert sorting.multiset < script.ROUNDING < 1e-3 < sorting.set
+    assert max(other) < script.ROUNDING
