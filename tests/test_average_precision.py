@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from smoke_runs import config
 from torch import Tensor
 
 from setexp.build import build, check
@@ -127,6 +128,25 @@ def test_first_images_weigh_as_much_as_their_batches(golden: Golden) -> None:
         batch_size=5,
     )
     same(metric(*sets(data)), (5 * data["ap_per_image"][0] + data["ap_per_image"][5]) / 6)
+
+
+def test_idspn_experiments_report_both_definitions(golden: Golden) -> None:
+    nodes = config("experiment=clevr_idspn")["evaluation"]
+    assert not nodes["drop_last"] and nodes["final"] == {"test": ""}
+    metrics = build(nodes["metrics"], "evaluation.metrics")
+    data = golden("ap_idspn")
+    thresholds = ("inf", "1", "0.5", "0.25", "0.125", "0.0625")
+    wanted = [data["thresholds"].tolist().index(float(t)) for t in thresholds]
+    for name, suffix, released in (("state", "", "ap_dataset"), ("first", "_first", "ap_released")):
+        measured = metrics[name](*sets(data))
+        assert list(measured) == [f"AP{t}{suffix}" for t in thresholds]
+        same(measured, data[released][wanted])
+    # of 130 images, all without a hit but the last batch's first
+    good, bad = batch([state(1, 1)]), batch([state(9, 1)])
+    target = SetBatch(good.x.expand(130, 1, 18), good.mask.expand(130, 1))
+    x = torch.cat([bad.x.expand(128, 1, 18), good.x.expand(1, 1, 18), bad.x])
+    measured = metrics["first"](SetBatch(x, target.mask), target)
+    assert measured["AP1_first"] == pytest.approx(2 / 130)
 
 
 # Worked by hand

@@ -19,6 +19,7 @@ from setexp.losses.base import Steps
 from setexp.losses.chamfer import ChamferLoss, nearest
 from setexp.losses.direct import DirectLoss
 from setexp.losses.hungarian import HungarianLoss
+from setexp.losses.scaled import ScaledCoordinates
 from setexp.ops.costs import Cost, matched_cost
 from setexp.sets import SetBatch
 
@@ -228,3 +229,41 @@ def test_compiles_as_one_graph(name: str) -> None:
         value = evaluate(SetBatch(x, mask), target)
         results.append((value, *torch.autograd.grad(value.sin().sum(), (x, mask))))
     assert_close(*results)
+
+
+# Coordinates in other units
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@given(seed=seeds)
+def test_scaled_coordinates_are_another_loss_on_multiplied_features(name: str, seed: int) -> None:
+    loss, x, y = make(name, Cost.huber, steps=Steps.all), sets(seed, 2, 3, 4), sets(seed + 1, 3, 4)
+    factor = torch.tensor([3.0, 1.0])
+    scaled = ScaledCoordinates(loss=loss, scale=3.0, coordinates=1)
+    expected = loss(SetBatch(x.x * factor, x.mask), SetBatch(y.x * factor, y.mask))
+    assert_close(scaled(x, y), expected)
+    assert_close(ScaledCoordinates(loss=loss, scale=1.0, coordinates=2)(x, y), loss(x, y))
+
+
+def test_a_scale_decides_what_is_matched() -> None:
+    """One row is near in its coordinate, the other in its attribute."""
+    x = SetBatch(torch.tensor([[[[0.0, 0.0], [0.5, 0.5]]]]), torch.ones(1, 1, 2))
+    y = SetBatch(torch.tensor([[[0.1, 1.0], [0.9, 0.0]]]), torch.ones(1, 2))
+    # in order: coordinates 0.1 and 0.4 off, attributes 1 and 0.5; crossed: 0.9 and 0.4, 0 and 0.5
+    in_order = [0.1**2 + 0.4**2, 1 + 0.5**2]
+    crossed = [0.9**2 + 0.4**2, 0.5**2]
+    for scale, coordinate, attribute in ((0.5, *crossed), (2.0, *in_order)):
+        loss = ScaledCoordinates(
+            loss=make("hungarian", mask_channel=False), scale=scale, coordinates=1
+        )
+        assert_close(loss(x, y), torch.tensor([(scale**2 * coordinate + attribute) / 4]))
+
+
+def test_gradients_of_coordinates_are_scaled() -> None:
+    x, y = sets(0, 1, 2, 3), sets(1, 2, 3)
+    x.x.requires_grad_()
+    loss = make("direct", mask_channel=False)
+    (plain,) = torch.autograd.grad(loss(x, y).sum(), x.x)
+    scaled = ScaledCoordinates(loss=loss, scale=0.5, coordinates=1)
+    (found,) = torch.autograd.grad(scaled(x, y).sum(), x.x)
+    assert_close(found, plain * torch.tensor([0.25, 1.0]))
