@@ -30,6 +30,7 @@ def broken_rules(nodes: dict[str, Any]) -> list[str]:
         *_widths(nodes),
         *_pooling(nodes),
         *_unpooling(nodes),
+        *_places(nodes),
         *_representation(nodes),
         *_inner_steps(nodes),
         *_trainer(nodes),
@@ -39,7 +40,9 @@ def broken_rules(nodes: dict[str, Any]) -> list[str]:
 
 def _widths(nodes: dict[str, Any]) -> list[str]:
     data, decoder = nodes["dataset"], nodes["task"].get("decoder", {})
-    parts = {"decoder": decoder, "decoder.initial": decoder.get("initial", {})}
+    parts = {"decoder": decoder} | {
+        f"decoder.{part}": decoder.get(part) or {} for part in ("initial", "head")
+    }
     return [
         f"{path}.{key}={part[key]}: the data has dataset.{key}={data[key]}"
         for path, part in parts.items()
@@ -76,6 +79,14 @@ def _unpooling(nodes: dict[str, Any]) -> list[str]:
             f"encoder.pooling.features={pooling['features']}"
         ]
     return []
+
+
+def _places(nodes: dict[str, Any]) -> list[str]:
+    """An encoder that yields elements and no vector needs a decoder that reads them."""
+    decoder, encoder = nodes["task"].get("decoder", {}), nodes["task"].get("encoder", {})
+    if not encoder.get("_target_", "").endswith("PositionCNN") or "slot" in decoder:
+        return []
+    return ["encoder=position_cnn: it yields no vector; use decoder=slot_attention or slot_mlp"]
 
 
 def _representation(nodes: dict[str, Any]) -> list[str]:

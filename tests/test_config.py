@@ -197,6 +197,18 @@ RULES = [
         ["experiment=dspn_clevr_state_mlp", "task.representation_weight=0.1"],
         "task.representation_weight=0.1: only a decoder with a set encoder",
     ),
+    (
+        ["experiment=clevr_slot_attention", "decoder.head.element_dim=4"],
+        "decoder.head.element_dim=4: the data has dataset.element_dim=18",
+    ),
+    (
+        ["experiment=clevr_slot_attention", "decoder.initial.set_size=4"],
+        "decoder.initial.set_size=4: the data has dataset.set_size=10",
+    ),
+    (
+        ["experiment=dspn_clevr_state_mlp", "encoder=position_cnn"],
+        "encoder=position_cnn: it yields no vector; use decoder=slot_attention or slot_mlp",
+    ),
     ([POLYGONS, "evaluation.at=[10]"], "evaluation.at=[10]: only DSPN has inner steps"),
     ([POLYGONS, "trainer.inner_steps=[3]"], "trainer.inner_steps=[3]: this decoder has none"),
     (
@@ -212,6 +224,9 @@ RULES = [
     ([POLYGONS, "trainer.epochs=-1"], "trainer.epochs=-1: at least 0"),
     ([POLYGONS, "trainer.lr=-0.1"], "trainer.lr=-0.1: at least 0"),
     ([POLYGONS, "trainer.lr=nan"], "trainer.lr=nan: at least 0"),
+    ([POLYGONS, "trainer.lr_warmup=-1"], "trainer.lr_warmup=-1: at least 0"),
+    ([POLYGONS, "trainer.lr_decay=-1.0"], "trainer.lr_decay=-1.0: at least 0"),
+    ([POLYGONS, "trainer.lr_decay_steps=0"], "trainer.lr_decay_steps=0: at least 1"),
     (
         [POLYGONS, "trainer.select=best", "trainer.evaluate_every=1", "evaluation.during=test"],
         "trainer.select=best: name the metric with trainer.select_metric",
@@ -282,6 +297,6 @@ def test_every_config_says_what_it_is() -> None:
             if path.stem == "none":
                 continue
             head = path.read_text().split("\nname:")[0]
-            assert re.search(r"^# (Thesis|iDSPN), Tables? ", head, flags=re.M), path.name
+            assert re.search(r"^# (Thesis|iDSPN), (Tables?|section) ", head, flags=re.M), path.name
             assert "python train.py" in head, path.name
             assert f"={path.stem}" in head, f"{path.name}: its command names another config"

@@ -242,7 +242,7 @@ def test_predicted_objects_are_read_and_compared() -> None:
     guessed[0, 1] = 4  # red for purple
     prediction = scene(
         np.concatenate([guessed, TRUE[:1]]),
-        np.concatenate([AT[::-1], [[0.0, 0, 3]]]),
+        np.concatenate([AT[::-1] + [[0, 0, 0.3], [0.03, 0.04, 0]], [[0.0, 0, 3]]]),
         [0.75, 0.9, 0.8, 0.1],
     )
     pairs = read_scene(prediction, target)
@@ -261,14 +261,16 @@ def test_predicted_objects_are_read_and_compared() -> None:
     )
     assert [pair.wrong for pair in pairs[:2]] == [{"color"}, set()]
     assert [pair.right for pair in pairs[:3]] == [False, True, False]
+    distances = [pair.distance for pair in pairs[:3]]
+    assert distances == [pytest.approx(0.3), pytest.approx(0.05), None]
     assert score(pairs) == "1 of 2 right, 1 too many"
 
     text = state_table([[("step 10", pairs)]])
     rows = text.split("\n| --- | --- |\n")[1].splitlines()
     assert rows == [
-        "| (-2.40, 1.20, 0.35)<br>small **red** rubber sphere "
+        "| (-2.40, 1.20, 0.65) **d=0.30**<br>small **red** rubber sphere "
         "| (-2.40, 1.20, 0.35)<br>small purple rubber sphere |",
-        "| (1.50, 0.30, 0.70)<br>large yellow metal cube "
+        "| (1.53, 0.34, 0.70) d=0.05<br>large yellow metal cube "
         "| (1.50, 0.30, 0.70)<br>large yellow metal cube |",
         "| **too many:** (0.00, 0.00, 3.00)<br>large yellow metal cube |  |",
     ]

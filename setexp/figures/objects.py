@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from torch import Tensor
@@ -48,6 +49,11 @@ class Pair(NamedTuple):
         if self.true is None:
             return set()
         return {n for n in _GROUPS if getattr(self.predicted, n) != getattr(self.true, n)}
+
+    @property
+    def distance(self) -> float | None:
+        """From the true object, in world units."""
+        return None if self.true is None else math.dist(self.predicted.position, self.true.position)
 
     @property
     def right(self) -> bool:

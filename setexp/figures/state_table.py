@@ -1,4 +1,4 @@
-"""Predicted beside true objects in words, as Markdown (Thesis, Table 6.6)."""
+"""Predicted beside true objects in words, as Markdown (Thesis, Table 6.6; iDSPN, 9 and 10)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from setexp.figures.objects import Pair, Thing, score
 _HEAD = """\
 # Predicted and true objects
 
-Position (x, y, z), then size, colour, material and shape. Each row is a true object, in the order
-of x, with the predicted object that was matched to it. **Bold** is a mistake: a wrong attribute, an
-object that is missing (its mask is below 0.5), or one too many.
+Position (x, y, z), distance d from the true one, then size, colour, material and shape. Each row is
+a true object, in the order of x, with the predicted object that was matched to it. **Bold** is a
+mistake: a wrong attribute, a distance above 0.25, an object that is missing (its mask is below
+0.5), or one too many.
 """
+_FAR = 0.25  # iDSPN's tables
 
 
 def state_table(scenes: Sequence[Sequence[tuple[str, list[Pair]]]]) -> str:
@@ -38,12 +40,15 @@ def _row(cells: Sequence[str]) -> str:
 def _predicted(pair: Pair) -> str:
     if not pair.found:
         return "**missing**"
-    text = _words(pair.predicted, pair.wrong)
-    return text if pair.true is not None else f"**too many:** {text}"
+    if pair.distance is None:
+        return f"**too many:** {_words(pair.predicted, set())}"
+    far = "**" if pair.distance > _FAR else ""
+    return _words(pair.predicted, pair.wrong, f"{far}d={pair.distance:.2f}{far}")
 
 
-def _words(thing: Thing, wrong: set[str]) -> str:
-    """`(x, y, z)<br>large purple rubber sphere`, wrong words bold."""
+def _words(thing: Thing, wrong: set[str], distance: str = "") -> str:
+    """`(x, y, z) d=0.12<br>large purple rubber sphere`, wrong words bold."""
     position = ", ".join(f"{number:.2f}" for number in thing.position)
+    where = f"({position}) {distance}" if distance else f"({position})"
     words = ((name, getattr(thing, name)) for name in ("size", "color", "material", "shape"))
-    return f"({position})<br>" + " ".join(f"**{w}**" if n in wrong else w for n, w in words)
+    return f"{where}<br>" + " ".join(f"**{w}**" if n in wrong else w for n, w in words)

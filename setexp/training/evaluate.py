@@ -59,7 +59,8 @@ def evaluate(
         steps = max(evaluation.at)
     sums: dict[str, Tensor] = {}
     count = 0
-    kept: list[tuple[SetBatch, SetBatch]] = []
+    targets: list[SetBatch] = []
+    kept: dict[str, list[SetBatch]] = {}  # predictions by label
     passes = dataset.batches(
         split, batch_size, generator, shuffle=False, drop_last=evaluation.drop_last
     )
@@ -69,23 +70,23 @@ def evaluate(
         for label, prediction in read_at(outcome.prediction, evaluation.at):
             for name, loss in evaluation.losses.items():
                 values[name + label] = loss(prediction, batch.target)
+            if evaluation.metrics:  # copies, so that the other inner steps are not held
+                kept.setdefault(label, []).append(SetBatch(*(t[0].clone() for t in prediction)))
         for name, value in values.items():
             total = value.double().sum()
             sums[name] = sums[name] + total if name in sums else total
         count += len(outcome.loss)
-        if evaluation.metrics:
-            kept.append((outcome.prediction, batch.target))
+        targets.append(batch.target)
     measured = {name: float(total) / count for name, total in sums.items()}
-    if evaluation.metrics:
-        prediction = SetBatch(
-            *(torch.cat(parts, 1) for parts in zip(*(p for p, _ in kept), strict=True))
-        )
-        target = SetBatch(*(torch.cat(parts) for parts in zip(*(t for _, t in kept), strict=True)))
-        for label, at in read_at(prediction, evaluation.at):
-            final = SetBatch(at.x[-1], at.mask[-1])
-            for metric in evaluation.metrics.values():
-                measured |= {name + label: v for name, v in metric(final, target).items()}
+    for label, predictions in kept.items():
+        prediction, target = _joined(predictions), _joined(targets)
+        for metric in evaluation.metrics.values():
+            measured |= {name + label: v for name, v in metric(prediction, target).items()}
     return measured
+
+
+def _joined(batches: Sequence[SetBatch]) -> SetBatch:
+    return SetBatch(*(torch.cat(parts) for parts in zip(*batches, strict=True)))
 
 
 def measure(
