@@ -80,7 +80,9 @@ def test_every_experiment_trains_resumes_and_is_measured(
     assert_same_run(train(tmp_path / "cut", *arguments) / "seed-0", folder)
 
 
-@pytest.mark.parametrize("experiment", ["polygons_fspool", "dspn_mnist", "dspn_clevr_state"])
+@pytest.mark.parametrize(
+    "experiment", ["polygons_fspool", "dspn_mnist", "dspn_clevr_state", "multisets_idspn"]
+)
 def test_pictures_are_drawn(experiment: str, tmp_path: Path, data_root: Path) -> None:
     arguments = [f"experiment={experiment}", "scale=smoke", "trainer.steps=1"]
     perform(*arguments, f"paths.outputs={tmp_path}", f"paths.data={data_root}")
