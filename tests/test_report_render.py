@@ -86,6 +86,20 @@ def test_one_run_is_read_at_several_inner_steps(outputs):
     assert lines_of("thesis/6.2", outputs, "Ours (10 iters)", "AP50")["ours"] == "99.00"
 
 
+def test_a_gain_is_a_difference_of_the_same_seeds(outputs):
+    wanted, metric = "idspn/prose/relation-network", "AP0.125_first@40"
+    for seed, values in enumerate(((0.80, 0.76), (0.83, 0.80), (0.9, None))):
+        for experiment, value in zip(("clevr_idspn_relation", "clevr_idspn"), values, strict=True):
+            metrics = None if value is None else {metric: value}
+            write_run(outputs, experiment, {}, seed, metrics, source="real")
+    assert lines_of(wanted, outputs, "iDSPN with relation network", "AP0.125 gain") == {
+        "paper": "3.5",
+        "ours": "3.50 ± 0.71",  # of 4 and 3 percentage points
+        "compared": "same",
+        "seeds": "2 of 3, 1 diverged",
+    }
+
+
 def test_diverged_seeds_are_shown(outputs):
     write_run(outputs, "polygons_random", N16, 0, {"direct": 0.99951})
     write_run(outputs, "polygons_random", N16, 1, None)

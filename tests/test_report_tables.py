@@ -20,6 +20,7 @@ RUNS = {
     "idspn/5": 225,  # 3 models x 5 set sizes x 3 numbers of inner steps x 5 dimensions
     "idspn/6": 150,  # 2 models
     "idspn/7": 6,  # three poolings, DSPN, another momentum for both
+    "idspn/prose/relation-network": 2,  # with and without
     "thesis/5.1": 12,  # 2 rows x 6 set sizes
     "thesis/5.2": 24,  # 4 rows x 6 set sizes
     "thesis/5.3": 24,
@@ -73,7 +74,7 @@ def test_distinct_runs_of_all_tables():
     runs = {(run.experiment, *run.axes.items()) for t in load_tables() for run in t.runs}
     thesis = 24 + 3 + 5 + 5 + 2  # polygons, MNIST, boxes, state, loss on all steps
     # numbering: Table 4 reads all runs of Table 2; random multisets
-    properties = 11
+    properties = 12
     assert len(runs) == thesis + 45 + 375 + properties
 
 
@@ -129,6 +130,16 @@ def test_quoted_rows_are_never_run_and_names_stay_distinct():
 def test_a_wrong_table_is_refused_with_the_cell_named(config, said):
     with pytest.raises(ConfigError, match=re.escape(said)):
         parse_table(config)
+
+
+def test_a_gain_reads_two_runs():
+    rows = {"A": {"experiment": "a", "minus": "b", "set": {"k": 1}}, "B": {"experiment": "b"}}
+    table = parse_table(spec(rows, {"n": {}}))
+    assert table.cells["A", "n"].experiments == ("a", "b")
+    assert table.cells["B", "n"].experiments == ("b",)
+    assert [(r.name, r.experiment, r.axes) for r in table.runs] == [
+        ("a", "a", {"k": 1}), ("a-minus", "b", {"k": 1}), ("b", "b", {}),
+    ]  # fmt: skip
 
 
 def test_unknown_tables_are_refused_with_those_that_exist():

@@ -75,13 +75,20 @@ class Block:
         return f"{text}, {diverged} diverged" if diverged else text
 
     def measured(self, cell: Cell) -> Measured:
-        """What fills a cell."""
-        by_seed = self.runs.get(_run_of(self.table, cell).name, {})
-        records = [by_seed[seed] for seed in self.table.seeds if seed in by_seed]
-        done = [r for r in records if r.status == "done"]
-        values = tuple(r.metrics[cell.metric] for r in done if cell.metric in r.metrics)
+        """What fills a cell; of a gain, seeds count that both of its runs have."""
+        runs = [
+            self.runs.get(_run_of(self.table, experiment, cell.axes).name, {})
+            for experiment in cell.experiments
+        ]
+        ended = [[r[s] for r in runs] for s in self.table.seeds if all(s in r for r in runs)]
+        done = [records for records in ended if all(r.status == "done" for r in records)]
+        read = [rs for rs in done if all(cell.metric in r.metrics for r in rs)]
+        values = tuple(
+            first.metrics[cell.metric] - sum(r.metrics[cell.metric] for r in rest)
+            for first, *rest in read
+        )
         return Measured(
-            values, len(records) - len(done), len(done) - len(values), len(self.table.seeds)
+            values, len(ended) - len(done), len(done) - len(values), len(self.table.seeds)
         )
 
 
@@ -117,8 +124,8 @@ def _part_of(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     return all(key in b and b[key] == value for key, value in a.items())
 
 
-def _run_of(table: Table, cell: Cell) -> Run:
-    return next(r for r in table.runs if (r.experiment, r.axes) == (cell.experiment, cell.axes))
+def _run_of(table: Table, experiment: str, axes: dict[str, Any]) -> Run:
+    return next(r for r in table.runs if (r.experiment, r.axes) == (experiment, axes))
 
 
 def _order(block: Block) -> tuple[Any, ...]:

@@ -58,7 +58,7 @@ class Column:
         unit: as printed.
         direction: which numbers are better: "lower", "higher" or "none".
         scale: a printed number times this is the raw metric. Shares are raw as fractions, so that
-            a column in % has 0.01.
+            a column in % or percentage points has 0.01.
     """
 
     unit: str
@@ -129,7 +129,7 @@ def _parse(table_id: str, entry: Mapping[str, Any]) -> PrintedTable:
 
 def _column(entry: Mapping[str, Any], meta: Mapping[str, Any]) -> Column:
     unit = meta.get("unit", entry["unit"])
-    default = "0.01" if unit == "%" else "1"
+    default = "0.01" if unit in ("%", "percentage points") else "1"
     scale = float(meta.get("scale", entry.get("scale", default)))
     return Column(unit, meta.get("direction", entry["direction"]), scale)
 

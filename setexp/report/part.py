@@ -28,7 +28,7 @@ def part(table: Table, rows: str | None, columns: str | None) -> Table:
         for (row, column), cell in table.cells.items()
         if row in kept_rows and column in kept_columns
     }
-    needed = [(cell.experiment, cell.axes) for cell in cells.values() if not cell.quoted]
+    needed = [(experiment, c.axes) for c in cells.values() for experiment in c.experiments]
     runs = tuple(run for run in table.runs if (run.experiment, run.axes) in needed)
     return replace(table, cells=cells, runs=runs)
 

@@ -6,6 +6,7 @@ A config of `configs/table` names rows and columns as printed. Each may hold any
 - `set`: overrides beyond the experiment, {dotted key: value};
 - `metric`: the name in a result record; the table's `metric` is the default;
 - `at`: inner steps at evaluation, a suffix of the metric: AP1 at 20 is "AP1@20";
+- `minus`: another experiment, whose value with the same `set` and seed is subtracted (a gain);
 - `quoted: true`: the document quotes others; shown, never run.
 
 A cell has its row's and its column's fields. Many cells may read one run.
@@ -27,12 +28,15 @@ from setexp.report.records import axis_text
 TABLES = Path(__file__).resolve().parents[2] / "configs" / "table"
 
 _TABLE_FIELDS = {"id", "seeds", "metric", "rows", "columns"}
-_CELL_FIELDS = {"experiment", "set", "metric", "at", "quoted"}
+_CELL_FIELDS = {"experiment", "set", "metric", "at", "minus", "quoted"}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a table: the run that fills it and the metric that is read; quoted: neither."""
+    """One cell of a table: the run that fills it and the metric that is read; quoted: neither.
+
+    Of a gain, `minus` is the other run's experiment.
+    """
 
     row: str
     column: str
@@ -40,6 +44,14 @@ class Cell:
     axes: dict[str, Any]
     metric: str
     quoted: bool = False
+    minus: str | None = None
+
+    @property
+    def experiments(self) -> tuple[str, ...]:
+        """Experiments that fill the cell: none, one, or the two of a gain."""
+        if self.quoted:
+            return ()
+        return (self.experiment,) if self.minus is None else (self.experiment, self.minus)
 
 
 @dataclass(frozen=True)
@@ -159,7 +171,8 @@ def _cell(label: str, spec: Mapping[str, Any], row: str, column: str) -> Cell:
         if rest[key] is None:
             raise ConfigError(f"{label}: no {key}; its row or column must set it")
     at = f"@{rest['at']}" if "at" in rest else ""
-    return Cell(row, column, rest["experiment"], axes, rest["metric"] + at)
+    metric, minus = rest["metric"] + at, rest.get("minus")
+    return Cell(row, column, rest["experiment"], axes, metric, minus=minus)
 
 
 def _merged(label: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,15 +188,20 @@ def _runs(
     """Each distinct (experiment, axes) once, named after the first cell that reads it."""
     runs: list[Run] = []
     for (row, column), cell in cells.items():
-        if cell.quoted or any((r.experiment, r.axes) == (cell.experiment, cell.axes) for r in runs):
-            continue
-        # Rows that differ only in how one run is read say so in brackets: "Ours (10 iters)".
-        name = _slug(re.sub(r"\(.*?\)", "", row)) or _slug(row)
-        if {"experiment", "set"} & (spec["columns"][column] or {}).keys():
-            name += f"-{_slug(column)}"
-        same = sum(re.fullmatch(rf"{re.escape(name)}(\.\d+)?", r.name) is not None for r in runs)
-        name = f"{name}.{same + 1}" if same else name
-        runs.append(Run(name, cell.experiment, cell.axes, seeds))
+        for experiment in cell.experiments:
+            if any((r.experiment, r.axes) == (experiment, cell.axes) for r in runs):
+                continue
+            # Rows that differ only in how one run is read say so in brackets: "Ours (10 iters)".
+            name = _slug(re.sub(r"\(.*?\)", "", row)) or _slug(row)
+            if {"experiment", "set"} & (spec["columns"][column] or {}).keys():
+                name += f"-{_slug(column)}"
+            if experiment == cell.minus:
+                name += "-minus"
+            same = sum(
+                re.fullmatch(rf"{re.escape(name)}(\.\d+)?", r.name) is not None for r in runs
+            )
+            name = f"{name}.{same + 1}" if same else name
+            runs.append(Run(name, experiment, cell.axes, seeds))
     return tuple(runs)
 
 
