@@ -1,7 +1,8 @@
-"""Results beside print: one table, the page of them all, what is kept, what is still running.
+"""Results beside print: a table or a chart, the page of them all, what is kept or still running.
 
 python scripts/report.py table thesis/5.3 [--rows "MLP*|Random" --columns n=8]
 python scripts/report.py status thesis/5.3
+python scripts/report.py figure idspn/2 [--print] [--to PICTURE.png]
 python scripts/report.py keep outputs/polygons_fspool/dataset.set_size=8
 python scripts/report.py page
 python scripts/report.py beside RUN_FOLDER --with results/.../paper-synthetic-seed0.json
@@ -19,13 +20,14 @@ sys.path.insert(0, str(ROOT))
 
 from setexp.errors import ConfigError  # noqa: E402
 from setexp.files import write_text  # noqa: E402
-from setexp.report import render, results_page  # noqa: E402
+from setexp.report import bar_picture, render, results_page  # noqa: E402
+from setexp.report.bars import load_chart  # noqa: E402
 from setexp.report.blocks import blocks  # noqa: E402
 from setexp.report.papers import load_printed  # noqa: E402
 from setexp.report.part import part, printed_part  # noqa: E402
 from setexp.report.progress import progress  # noqa: E402
 from setexp.report.records import keep, read_record, read_records  # noqa: E402
-from setexp.report.tables import load_table, load_tables  # noqa: E402
+from setexp.report.tables import config_name, load_table, load_tables  # noqa: E402
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,6 +65,13 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("table", help="id such as thesis/5.3")
     status.add_argument("--scale", default="paper")
     status.set_defaults(command=_status)
+
+    figure = commands.add_parser("figure", help="draw a printed bar chart, paper and ours")
+    figure.add_argument("figure", help="id such as idspn/2")
+    figure.add_argument("--scale", default="paper")
+    figure.add_argument("--print", action="store_true", dest="alone", help="the printed bars alone")
+    figure.add_argument("--to", type=Path, help="default: outputs/figures/ID.png")
+    figure.set_defaults(command=_figure)
 
     side = commands.add_parser("beside", help="print some runs' metrics side by side")
     side.add_argument("runs", nargs="+", type=Path, help="run folders or records")
@@ -108,6 +117,23 @@ def _keep(options: argparse.Namespace) -> None:
 def _status(options: argparse.Namespace) -> None:
     table = part(load_table(options.table), options.rows, options.columns)
     print(progress(table, options.outputs, options.results, options.scale), end="")
+
+
+def _figure(options: argparse.Namespace) -> None:
+    chart = load_chart(options.figure)
+    table, printed = load_table(chart.spec["table"]), load_printed(chart.spec["table"])
+    found = blocks(table, read_records(options.results, options.outputs), load_tables())
+    block = next((b for b in found if b.scale == options.scale and not b.extra), None)
+    said = [] if block is None else render.description(block)
+    panels = [] if block is None else chart.panels(printed, block)
+    about = (
+        "" if block is None else " ".join(["Pale: printed. Full: ours; x: diverged.", *said[:2]])
+    )
+    if options.alone:
+        panels, about = chart.panels(printed, None), "Printed numbers alone."
+    path = options.to or options.outputs / "figures" / f"{config_name(chart.id)}.png"
+    bar_picture.draw(chart, panels, about, path)
+    print(f"picture: {path}")
 
 
 def _beside(options: argparse.Namespace) -> None:

@@ -87,7 +87,14 @@ def test_every_experiment_trains_resumes_and_is_measured(
 
 @pytest.mark.parametrize(
     "experiment",
-    ["polygons_fspool", "dspn_mnist", "dspn_clevr_state", "numbering_idspn", "clevr_idspn"],
+    [
+        "polygons_fspool",
+        "dspn_mnist",
+        "dspn_clevr_state",
+        "numbering_idspn",
+        "multisets_idspn",
+        "clevr_idspn",
+    ],
 )
 def test_pictures_are_drawn(experiment: str, tmp_path: Path, data_root: Path) -> None:
     arguments = [f"experiment={experiment}", "scale=smoke", "trainer.steps=1"]

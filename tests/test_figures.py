@@ -24,6 +24,7 @@ from setexp.figures import canvas
 from setexp.figures.boxes_progression import BoxesProgression, draw_boxes
 from setexp.figures.examples import match, predict, stages
 from setexp.figures.mnist_progression import MnistProgression, draw_points
+from setexp.figures.multisets import MultisetExamples, draw_pairs, plane
 from setexp.figures.numbering_failures import NumberingFailures
 from setexp.figures.objects import read_scene, score
 from setexp.figures.polygons import RotatingPolygon, moves, spans
@@ -68,6 +69,15 @@ class Tiny:
         assert (split, start, shuffle, drop_last) == ("test", 0, False, False)
         sets = SetBatch(*(tensor[:batch_size] for tensor in self.sets))
         yield Batch(sets if self.images is None else self.images[:batch_size], sets, {})
+
+
+class Spread(Tiny):
+    """Three sets whose elements are far apart, so that a small shift keeps their matching."""
+
+    def __init__(self) -> None:
+        super().__init__(2, images=False)
+        x = 10.0 * torch.arange(SIZE).reshape(1, SIZE, 1).expand(SETS, SIZE, 2)
+        self.sets = SetBatch(x, torch.ones(SETS, SIZE))
 
 
 class Approach(nn.Module):
@@ -123,6 +133,11 @@ PROGRESSIONS: dict[str, Case] = {
         StateProgression(sets=2, batch_size=3, steps=[0, 2]),
         lambda **kw: Tiny(18, images=True, **kw),
         {"state_progression.png", "state.md"},
+    ),
+    "multisets": (
+        MultisetExamples(sets=2, batch_size=3, steps=2),
+        lambda **kw: Tiny(3, images=False, **kw),
+        {"multisets.png"},
     ),
 }
 SQUARE = Polygons(set_size=4, element_dim=2, train_size=4, test_size=4)
@@ -207,6 +222,36 @@ def test_points_stand_as_in_the_image_and_fade_with_their_mask() -> None:
     assert points.get_facecolor()[:, 3].tolist() == [1.0, 0.25]
     bottom, top = panel.get_ylim()
     assert bottom > top
+
+
+def test_pairs_are_joined_in_the_first_two_features() -> None:
+    _, [[panel]] = canvas.grid(1, [1.0], 1.0)
+    target = torch.tensor([[0.0, 1, 9], [2, 3, 9], [4, 5, 9]])
+    present = torch.tensor([True, False, True])
+    draw_pairs(panel, target, target + 0.5, present, 6.0)
+    rings, dots = panel.collections
+    assert rings.get_offsets().tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert dots.get_offsets().tolist() == [[0.5, 1.5], [4.5, 5.5]]
+    ends = [line.get_xydata().tolist() for line in panel.lines]
+    assert ends == [[[0, 1], [0.5, 1.5]], [[4, 5], [4.5, 5.5]]]
+    assert panel.get_xlim() == panel.get_ylim() == (-6, 6)
+    assert plane(torch.tensor([[7.0]])).tolist() == [[7, 0]]
+
+
+def test_each_multiset_is_shown_with_its_own_loss(tmp_path: Path, monkeypatch) -> None:
+    class Shifted(nn.Module):
+        def forward(self, batch: Batch, steps: int | None = None) -> Outcome:
+            assert steps == 4
+            x = batch.target.x.flip(1) + torch.tensor([0.2, 2.0, 0.0])[:, None, None]
+            rows = SetBatch(x.unsqueeze(0), torch.ones(1, *x.shape[:2]))
+            return Outcome(x.new_zeros(len(x)), rows, {})
+
+    written = []
+    monkeypatch.setattr(canvas, "save", lambda figure, path: written.append(figure) or path)
+    figure = MultisetExamples(sets=3, batch_size=3, steps=4)
+    figure(Shifted(), Spread(), tmp_path, generator())
+    losses = [text.get_text() for axes in written[0].axes for text in axes.texts]
+    assert losses == ["0.02", "1.5", "0"]  # Huber of 0.2, 2 and 0
 
 
 def test_boxes_stand_in_the_image_and_fade_with_their_mask() -> None:
@@ -421,6 +466,7 @@ def test_without_matplotlib_there_are_texts_and_a_warning(
         ("dspn_clevr_boxes_lstm", "boxes_progression"),
         ("dspn_clevr_state", "state_progression"),
         ("dspn_clevr_state_mlp", "state_progression"),
+        ("multisets_dspn", "multisets"),
     ],
 )
 def test_experiments_name_their_figures(experiment: str, figures: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from small_idspn import Given
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -38,17 +39,6 @@ NAMES = {
     "elements.rest.1": "layer2",
     "pooling.weights": "pool",
 }
-
-
-class Given(nn.Module):
-    """The initial set of a file: one for each sample, or one for all."""
-
-    def __init__(self, rows: Tensor) -> None:
-        super().__init__()
-        self.rows = nn.Parameter(rows.clone())
-
-    def forward(self, encoding: Encoding) -> Tensor:
-        return self.rows.expand(len(encoding.z), *self.rows.shape[-2:])
 
 
 def set_encoder(case: str, arrays: dict[str, Tensor]) -> SetEncoder:

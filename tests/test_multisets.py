@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from smoke_runs import config
+from smoke_runs import config, failure, only, read, train
 from torch import Tensor
 
 from setexp.build import build
 from setexp.datasets.multisets import Multisets
 from setexp.errors import ConfigError
+from setexp.files import write_json
+from setexp.report.blocks import blocks
+from setexp.report.compare import ours, seeds
+from setexp.report.papers import Column
+from setexp.report.records import read_records
+from setexp.report.tables import load_table
 from setexp.sets import Batch
 
 SIZES = {"train": 20, "val": 12, "test": 5}
@@ -161,3 +168,28 @@ def test_momentum_of_the_baseline_can_be_set() -> None:
         "multisets_dspn", "decoder.descent.momentum=0.9", "decoder.descent.nesterov=true"
     )
     assert torch.equal(changed, outcome("multisets_idspn"))
+
+
+def test_seeds_that_diverge_are_recorded_and_counted(tmp_path: Path) -> None:
+    overrides = ["experiment=multisets_idspn_sum", "dataset.element_dim=2", "dataset.set_size=2"]
+    overrides += ["decoder.steps=10"]
+    train(tmp_path, *overrides, "seeds=[0]")
+    table = load_table("idspn/6")
+    cell = table.cells["iDSPN+mom+Sum n=2 it=10", "d=2"]
+
+    def shown() -> tuple[str, str]:
+        (block,) = blocks(table, read_records(tmp_path / "none", tmp_path), [table])
+        measured = block.measured(cell)
+        return ours(measured, Column("loss", "lower", 1.0), None), seeds(measured)
+
+    value = read(only(tmp_path) / "seed-0/result.json")["metrics"]["hungarian"]
+    assert shown() == (f"{value:.3g}", "1 of 8")
+    # a run under these axes whose inner steps explode, in the place of two further seeds
+    said = failure(tmp_path / "wild", *overrides, "decoder.descent.step_size=1e30", "seeds=[1,2]")
+    assert len(said.splitlines()) == 2 and "cost matrix" in said and "not finite" in said
+    for seed in (1, 2):
+        record = read(only(tmp_path / "wild") / f"seed-{seed}/result.json")
+        assert (record["status"], record["metrics"]) == ("diverged", None)
+        assert record["axes"].pop("decoder.descent.step_size") == 1e30
+        write_json(only(tmp_path) / f"seed-{seed}/result.json", record)
+    assert shown() == (f"{value:.3g}", "1 of 8, 2 diverged")

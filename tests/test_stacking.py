@@ -67,15 +67,26 @@ def test_stack_is_serial_under_every_setting(overrides: list[str], tmp_path: Pat
     assert_stack_is_serial(tmp_path, *arguments, seeds=(0, 1))
 
 
-@pytest.mark.parametrize("experiment", ["dspn_mnist", "dspn_mnist_lstm"])
+DIGITS = ("dataset.train_size=4", "dataset.test_size=4", "~evaluation.final.test_full")
+MULTISETS = ("dataset.set_size=4", "trainer.batch_size=8", "decoder.steps=10")
+
+
+@pytest.mark.parametrize(
+    ("experiment", "data"),
+    [
+        ("dspn_mnist", DIGITS),
+        ("dspn_mnist_lstm", DIGITS),
+        ("multisets_idspn", MULTISETS),
+        ("multisets_dspn", MULTISETS),
+    ],
+)
 def test_stack_is_serial_at_printed_widths(
-    experiment: str, tmp_path: Path, data_root: Path
+    experiment: str, data: tuple[str, ...], tmp_path: Path, data_root: Path
 ) -> None:
     printed = config(f"experiment={experiment}")
     overrides = [
         *(f"{key}={printed[key]}" for key in ("hidden", "latent")),
-        *("dataset.train_size=4", "dataset.test_size=4", "trainer.epochs=1"),
-        *("~evaluation.final.test_full", f"paths.data={data_root}"),
+        *("trainer.epochs=1", f"paths.data={data_root}", *data),
     ]
     assert_stack_is_serial(tmp_path, f"experiment={experiment}", *overrides, seeds=(0, 1))
 

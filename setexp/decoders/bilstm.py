@@ -12,6 +12,8 @@ from setexp.sets import Encoding, SetBatch
 class BiLSTM(nn.Module):
     """A linear map of each element, two bidirectional LSTM layers, a linear map.
 
+    The LSTM is PyTorch's: fast, but seeds cannot be stacked, nor is it compiled as one graph.
+
     Args:
         inputs: features of an element. hidden: width of the LSTM and of what it reads.
         element_dim: features of a predicted element.

@@ -95,14 +95,15 @@ def load_printed(table_id: str, folder: Path = PAPERS) -> PrintedTable:
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
         raise ConfigError(f"table id {table_id}: no document {document!r}; there are {known}")
-    tables = _read(path)["tables"]
+    tables = read_paper(path)["tables"]
     if table_id not in tables:
         raise ConfigError(f"table id {table_id}: not in {path.name}; there are {', '.join(tables)}")
     return _parse(table_id, tables[table_id])
 
 
 @lru_cache(maxsize=8)
-def _read(path: Path) -> dict[str, Any]:
+def read_paper(path: Path) -> dict[str, Any]:
+    """A document's file, all scalars as text."""
     # The base loader keeps scalars as text: a float would forget that 0.000 has three decimals.
     loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
     return yaml.load(path.read_text(), Loader=loader)
@@ -116,7 +117,7 @@ def _parse(table_id: str, entry: Mapping[str, Any]) -> PrintedTable:
         source=entry["source"],
         title=entry["title"],
         metric=entry["metric"],
-        note=" ".join(entry.get("note", "").split()),
+        note=_notes(entry),
         runs=None if runs == "null" else int(runs),
         columns={c: _column(entry, meta.get(c, {})) for c in entry["columns"]},
         rows={
@@ -124,6 +125,12 @@ def _parse(table_id: str, entry: Mapping[str, Any]) -> PrintedTable:
             for row, cells in entry["rows"].items()
         },
     )
+
+
+def _notes(entry: Mapping[str, Any]) -> str:
+    """The table's note and those of its rows, "Slot MLP: from another paper."."""
+    of_rows = [f"{row}: {text}." for row, text in entry.get("row_notes", {}).items()]
+    return " ".join(" ".join([entry.get("note", ""), *of_rows]).split())
 
 
 def _column(entry: Mapping[str, Any], meta: Mapping[str, Any]) -> Column:
