@@ -48,7 +48,10 @@ def main() -> int:
     if arguments.write:
         about = provenance("python benchmarks/bench.py", device, time.monotonic() - started)
         write_json(arguments.write, {"provenance": about, "cases": results})
-    missed = [n for n, r in results.items() for c in r["contenders"].values() if c["met"] is False]
+    parts = ("contenders", "growth")
+    missed = [
+        c for r in results.values() for p in parts for c in r[p].values() if c["met"] is False
+    ]
     return 1 if missed else 0
 
 
@@ -91,7 +94,22 @@ def measure(case: Case, device: torch.device, repeats: int, seconds: float) -> d
             "memory_mb": memory[c.name],
             "share_of_product_rate": case.flops / (ms * 1e-3) / rate if case.flops else None,
         }
-    return {"rounds": len(products), "product_gflops": rate / 1e9, "contenders": contenders}
+    return {
+        "rounds": len(products),
+        "product_gflops": rate / 1e9,
+        "contenders": contenders,
+        "growth": {name: grown(*parts, device) for name, parts in case.growth.items()},
+    }
+
+
+def grown(
+    fewer: Contender, more: Contender, most: float | None, device: torch.device
+) -> dict[str, Any]:
+    """Peak memory with fewer and with more inner steps, and whether it grows by at most `most`."""
+    few, many = peak_memory(fewer, device), peak_memory(more, device)
+    growth = None if few is None or many is None else many / few - 1
+    met = None if most is None or growth is None else growth < most
+    return {"memory_mb": [few, many], "growth": growth, "bar": most, "met": met}
 
 
 def timed(contender: Contender, device: torch.device) -> float:
@@ -169,6 +187,14 @@ def show(name: str, case: Case, result: dict[str, Any]) -> None:
             f"  {label:<28}{c['ms']:9.3f} ms  {memory} MB  {c['speedup']:5.2f}x{bar}{share}",
             flush=True,
         )
+    for label, g in result["growth"].items():
+        if g["growth"] is None:
+            continue
+        bar = (
+            "" if g["bar"] is None else f" (bar {g['bar']:.0%}: {'met' if g['met'] else 'MISSED'})"
+        )
+        few, many = g["memory_mb"]
+        print(f"  {label:<28}10 to 40 steps {few:6.0f} to {many:.0f} MB  {g['growth']:+.0%}{bar}")
 
 
 if __name__ == "__main__":

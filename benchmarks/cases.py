@@ -43,13 +43,15 @@ class Case:
         bars: least wanted speed-up over the reference, by contender's name.
         flops: of the matrix products of one step of one seed; 0 where they do not matter.
         product: rows, inner and columns of the products that dominate.
+        growth: fewer and more inner steps of the same, by name, and how much more memory the latter
+            may take; None where it is only shown.
     """
 
     contenders: list[Contender]
     bars: dict[str, float]
     flops: float = 0.0
     product: tuple[int, int, int] = (0, 0, 0)
-    notes: list[str] = field(default_factory=list)
+    growth: dict[str, tuple[Contender, Contender, float | None]] = field(default_factory=dict)
 
 
 class Resident:
@@ -274,6 +276,71 @@ def dspn_state(images: bool, device: torch.device) -> Case:
     )
 
 
+def multisets(device: torch.device) -> Case:
+    """Random multisets, 8 elements of 8 features: iDSPN beside the unrolled DSPN."""
+    sets = ["dataset.set_size=8", "dataset.element_dim=8", "dataset.train_size=512"]
+
+    def network() -> reference.Encoder:
+        return reference.Encoder(reference.Elements([8, 512, 512]), reference.SortPool(512, 8))
+
+    def mine(name: str, experiment: str, steps: int) -> Contender:
+        overrides = [f"experiment={experiment}", f"decoder.steps={steps}", *sets]
+        return ours(name, overrides, device)[0]
+
+    decoder = reference.IDSPN(network(), reference.LearnedRows(8, 8), 20, regulariser=0.1)
+    task = reference.Task(network(), decoder, reference.hungarian, reference.huber)
+    data = TensorDataset(torch.randn(512, 8, 8), torch.ones(512, 8))
+    unrolled, implicit = "multisets_dspn", "multisets_idspn"
+    layers = [(1024, 8, 512), (1024, 512, 512)]
+    return Case(
+        [
+            mine("DSPN", unrolled, 20),
+            mine("iDSPN", implicit, 20),
+            plainly(task, reference.loader(data, 128), 1e-3, device, is_set=True),
+        ],
+        {"iDSPN": 2.0},
+        idspn_flops(layers, 20),
+        (1024, 512, 512),
+        {
+            "iDSPN": (mine("", implicit, 10), mine("", implicit, 40), 0.05),
+            "DSPN": (mine("", unrolled, 10), mine("", unrolled, 40), None),
+        },
+    )
+
+
+def numbering(device: torch.device) -> Case:
+    """iDSPN numbers 64 elements within their 4 classes, on the simplex."""
+    overrides = ["experiment=numbering_idspn", "dataset.train_size=512"]
+    mine, fit = ours("one seed", overrides, device)
+    batches = list(fit.dataset.batches("train", 512, torch.Generator(device),
+                                       shuffle=False, drop_last=False))  # fmt: skip
+    data = TensorDataset(batches[0].input.x, *batches[0].target)
+    decoder = reference.IDSPN(
+        reference.Encoder(reference.Elements([68, 256, 256]), reference.SortPool(256, 64)),
+        reference.NoiseRows(64, 64),
+        20,
+        clip=40.0,
+        simplex=True,
+    )
+    encoder = reference.Encoder(reference.Elements([4, 256, 256]), reference.SortPool(256, 64))
+    task = reference.Numbering(encoder, decoder)
+    rows = 128 * 64
+    return Case(
+        [plainly(task, reference.loader(data, 128), 1e-3, device, is_set=False), mine],
+        {"one seed": 3.0},
+        idspn_flops([(rows, 68, 256), (rows, 256, 256)], 20),
+        (rows, 256, 256),
+    )
+
+
+def idspn_flops(layers: list[tuple[int, int, int]], steps: int) -> float:
+    """Matrix products of an iDSPN's set encoder in one optimiser step.
+
+    All inner steps but the last have two: one forward, one for the inner gradient.
+    """
+    return dspn_flops(layers, 1) + dspn_flops(layers, 0) / 3 * 2 * (steps - 1)
+
+
 def forward_flops(module: nn.Module, given: Tensor) -> float:
     """Products of one forward pass of an image encoder; its gradient has twice as many."""
     from torch.utils.flop_counter import FlopCounterMode
@@ -289,6 +356,8 @@ CASES: dict[str, Callable[[torch.device, bool], Case]] = {
     "polygons_hungarian_8": lambda d, c: polygons(8, "hungarian", d, c),
     "polygons_hungarian_64": lambda d, c: polygons(64, "hungarian", d, c),
     "dspn_mnist": lambda d, c: dspn_mnist(d),
+    "idspn_8": lambda d, c: multisets(d),
+    "numbering": lambda d, c: numbering(d),
     "dspn_state_vector": lambda d, c: dspn_state(False, d),
     "dspn_state_image": lambda d, c: dspn_state(True, d),
 }

@@ -83,6 +83,25 @@ class FSPool(nn.Module):
         return (ordered * self.weights(mask)).sum(2), permutation
 
 
+class OwnWeights(nn.Module):
+    """One weight for each of n positions, (C, n)."""
+
+    def __init__(self, features: int, n: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(features, n) * n**-0.5)
+
+
+class SortPool(nn.Module):
+    """Sort every feature, smallest first, and sum with a weight per position (iDSPN)."""
+
+    def __init__(self, features: int, n: int) -> None:
+        super().__init__()
+        self.weights = OwnWeights(features, n)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Pooled:
+        return (x.transpose(1, 2).sort(dim=2).values * self.weights.weight).sum(2), None
+
+
 def neural_sort(x: Tensor, mask: Tensor) -> Tensor:
     """Relaxed descending permutation matrices (B, C, N, N) of x (B, C, N), temperature 1."""
     n = x.shape[2]
@@ -240,6 +259,87 @@ class DSPN(nn.Module):
         return sets
 
 
+class LearnedRows(nn.Module):
+    """One learned set for all samples."""
+
+    def __init__(self, n: int, d: int) -> None:
+        super().__init__()
+        self.x = nn.Parameter(torch.randn(n, d) * 0.1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.x.expand(len(z), -1, -1)
+
+
+class NoiseRows(nn.Module):
+    """Noise, fresh for every sample and pass."""
+
+    def __init__(self, n: int, d: int) -> None:
+        super().__init__()
+        self.shape = (n, d)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.randn(len(z), *self.shape, device=z.device) * 0.1
+
+
+def project_simplex(x: Tensor) -> Tensor:
+    """Nearest point of the unit simplex for each row, (..., F)."""
+    ordered = x.sort(dim=-1, descending=True).values
+    count = torch.arange(1, x.shape[-1] + 1, device=x.device)
+    levels = (ordered.cumsum(-1) - 1) / count
+    support = (ordered > levels).sum(-1, keepdim=True)
+    return (x - levels.gather(-1, support - 1)).clamp(min=0)
+
+
+class IDSPN(nn.Module):
+    """Descent without a graph, differentiated at the last set alone (iDSPN, Eq. 9 and 10).
+
+    Args:
+        set_encoder: what is inverted; sees `known` features behind the rows, if there are any.
+        initial: rows to start from. steps: their number. regulariser: pull towards the start.
+        clip: largest norm of a set's slope. simplex: rows stay on the simplex.
+    """
+
+    def __init__(
+        self,
+        set_encoder: nn.Module,
+        initial: nn.Module,
+        steps: int,
+        regulariser: float = 0.0,
+        clip: float | None = None,
+        simplex: bool = False,
+    ) -> None:
+        super().__init__()
+        self.set_encoder, self.initial, self.steps = set_encoder, initial, steps
+        self.regulariser, self.clip, self.simplex = regulariser, clip, simplex
+
+    def project(self, x: Tensor) -> Tensor:
+        return project_simplex(x) if self.simplex else x
+
+    def forward(
+        self, encoded: Pooled, mask: Tensor, encode: nn.Module, known: Tensor | None = None
+    ) -> list[PointSet]:
+        z = encoded[0]
+        start = self.initial(z)
+        x, velocity = self.project(start).detach(), None
+        for step in range(self.steps):
+            x.requires_grad_()
+            rows = x if known is None else torch.cat([x, known], dim=2)
+            objective = 0.5 * (self.set_encoder((rows, mask))[0] - z).square().mean(1).sum()
+            pull = (x - start).square().mean((1, 2)).sum()
+            objective = objective + 0.5 * self.regulariser * pull
+            last = step + 1 == self.steps
+            (slope,) = torch.autograd.grad(objective, x, create_graph=last)
+            if last:
+                direction = self.project(x.detach() - slope) - x.detach()
+            clipped = slope.detach()
+            if self.clip is not None:
+                norm = clipped.norm(dim=(1, 2), keepdim=True)
+                clipped = clipped * (self.clip / (norm + 1e-6)).clamp(max=1)
+            velocity = clipped if velocity is None else 0.9 * velocity + clipped
+            x = self.project(x.detach() - clipped - 0.9 * velocity)
+        return [(x + direction - direction.detach(), mask)]
+
+
 def squared(a: Tensor, b: Tensor) -> Tensor:
     """Squared difference, mean over features."""
     return (a - b).square().mean(-1)
@@ -317,6 +417,28 @@ class Task(nn.Module):
         """What is compared: elements, or elements and mask."""
         x, mask = s
         return torch.cat([x, mask.unsqueeze(2)], dim=2) if self.mask_channel else x
+
+
+class Numbering(nn.Module):
+    """Encoder and decoder of class-specific numbering: the batch's mean loss (iDSPN, F.1)."""
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+
+    def forward(self, given: PointSet | Tensor, target: PointSet) -> Tensor:
+        rows, mask = target
+        classes = given[0]
+        k = classes.shape[2]
+        encoded = self.encoder((classes, mask))
+        numbers = self.decoder(encoded, mask, self.encoder, classes)[-1][0]
+        losses = []
+        for found, true, one in zip(numbers, rows[:, :, k:], classes, strict=True):
+            costs = (found.unsqueeze(1) - true.unsqueeze(0)).norm(dim=2)
+            apart = 1000 * (one.argmax(1).unsqueeze(1) != one.argmax(1).unsqueeze(0))
+            matched = linear_sum_assignment((costs + apart).detach().cpu().numpy())
+            losses.append(costs[matched].mean())
+        return torch.stack(losses).mean()
 
 
 class Polygons(Dataset):
