@@ -67,7 +67,17 @@ def test_only_the_matching_waits(
     assert len([w for w in caught if "synchronizing" in str(w.message)]) == 1
 
 
-@pytest.mark.parametrize("experiment", ["polygons_fspool", "dspn_mnist", "dspn_clevr_boxes"])
+@pytest.mark.parametrize(
+    "experiment",
+    [
+        "polygons_fspool",
+        "dspn_mnist",
+        "dspn_clevr_boxes",
+        "clevr_idspn",
+        "clevr_slot_attention",
+        "clevr_slot_mlp",
+    ],
+)
 def test_training_and_evaluation_run(tmp_path: Path, experiment: str) -> None:
     fit = make_fit(experiment, tmp_path, [0])
     fit.train()
