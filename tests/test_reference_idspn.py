@@ -53,9 +53,7 @@ def test_numbering() -> None:
     def network(d: int) -> reference.Encoder:
         return reference.Encoder(reference.Elements([d, 6, 5]), reference.SortPool(5, 7))
 
-    decoder = reference.IDSPN(
-        network(11), reference.NoiseRows(7, 7), 4, clip=0.5, simplex=True
-    )
+    decoder = reference.IDSPN(network(11), reference.NoiseRows(7, 7), 4, clip=0.5, simplex=True)
     plain = reference.Numbering(network(4), decoder)
     sizes = ["dataset.set_size=7", "dataset.train_size=4", "decoder.steps=4"]
     assert_alike("numbering_idspn", [*sizes, "decoder.descent.clip=0.5"], plain, classes=4)
