@@ -27,7 +27,7 @@ def assert_alike(experiment: str, sizes: list[str], plain: nn.Module, classes: i
     torch.manual_seed(1)
     found = task.train()(Batch(*batch)).loss.mean()
     torch.manual_seed(1)
-    given = batch.input.x.unsqueeze(0) if classes else target
+    given = batch.input.x if classes else target
     expected = plain(given, target)
     assert_close(found, expected, rtol=1e-10, atol=1e-10)
     assert_close(gradients(task, found), gradients(plain, expected), rtol=1e-8, atol=1e-8)
@@ -53,9 +53,7 @@ def test_numbering() -> None:
     def network(d: int) -> reference.Encoder:
         return reference.Encoder(reference.Elements([d, 6, 5]), reference.SortPool(5, 7))
 
-    decoder = reference.IDSPN(
-        network(11), reference.NoiseRows(7, 7), 4, clip=0.5, simplex=True
-    )
+    decoder = reference.IDSPN(network(11), reference.NoiseRows(7, 7), 4, clip=0.5, simplex=True)
     plain = reference.Numbering(network(4), decoder)
     sizes = ["dataset.set_size=7", "dataset.train_size=4", "decoder.steps=4"]
     assert_alike("numbering_idspn", [*sizes, "decoder.descent.clip=0.5"], plain, classes=4)
