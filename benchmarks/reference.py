@@ -426,9 +426,8 @@ class Numbering(nn.Module):
         super().__init__()
         self.encoder, self.decoder = encoder, decoder
 
-    def forward(self, given: PointSet | Tensor, target: PointSet) -> Tensor:
+    def forward(self, classes: Tensor, target: PointSet) -> Tensor:
         rows, mask = target
-        classes = given[0]
         k = classes.shape[2]
         encoded = self.encoder((classes, mask))
         numbers = self.decoder(encoded, mask, self.encoder, classes)[-1][0]

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from setexp.ops import ranks as ranks_module
-from setexp.ops.ranks import carry_by_rank, collect, place, ranks
+from setexp.ops.ranks import carry_by_rank, collect, place, weight_index
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -27,16 +27,13 @@ def normal(seed: int, *shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def expected_ranks(x: Tensor) -> Tensor:
-    order = x.sort(dim=-2, stable=True).indices
-    return order.argsort(-2)
-
-
 def assert_ranks(x: Tensor) -> None:
-    found = ranks(x)
+    found = weight_index(x)
     assert found.dtype == torch.int32
     assert found.is_contiguous()
-    assert torch.equal(found.long(), expected_ranks(x))
+    n, c = x.shape[-2:]
+    position = x.sort(dim=-2, stable=True).indices.argsort(-2)
+    assert torch.equal(found.long(), torch.arange(c) * n + position)
 
 
 @given(seeds, counts, sizes, counts, dtypes, st.booleans())
@@ -111,37 +108,37 @@ def test_weights_are_carried_to_elements(
 
 @given(seeds, counts, counts, st.integers(1, 5), counts)
 def test_collect_is_the_transpose_of_place(seed: int, g: int, r: int, n: int, c: int) -> None:
-    rank = ranks(normal(seed, g, r, n, c))
+    index = weight_index(normal(seed, g, r, n, c))
     weights, grad = normal(seed + 1, g, c, n), normal(seed + 2, g, r, n, c)
-    assert_close((place(rank, weights) * grad).sum(), (weights * collect(rank, grad)).sum())
+    assert_close((place(index, weights) * grad).sum(), (weights * collect(index, grad)).sum())
 
 
 def test_derivatives_of_place_and_collect() -> None:
-    rank = ranks(torch.randn(2, 3, 4, 2))
+    index = weight_index(torch.randn(2, 3, 4, 2))
     weights = torch.randn(2, 2, 4, requires_grad=True)
     grad = torch.randn(2, 3, 4, 2, requires_grad=True)
-    torch.autograd.gradcheck(lambda w: place(rank, w), weights)
-    torch.autograd.gradgradcheck(lambda w: place(rank, w), weights)
-    torch.autograd.gradcheck(lambda g: collect(rank, g), grad)
+    torch.autograd.gradcheck(lambda w: place(index, w), weights)
+    torch.autograd.gradgradcheck(lambda w: place(index, w), weights)
+    torch.autograd.gradcheck(lambda g: collect(index, g), grad)
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # opcheck looks at it
-def test_ranks_place_and_collect_keep_the_contract_of_operators() -> None:
+def test_the_operators_keep_the_contract_of_operators() -> None:
     x = torch.randn(2, 3, 4, 5)
-    rank = ranks(x)
-    torch.library.opcheck(torch.ops.setexp.ranks.default, (x,))
-    torch.library.opcheck(torch.ops.setexp.ranks.default, (x.mT,))
+    index = weight_index(x)
+    torch.library.opcheck(torch.ops.setexp.weight_index.default, (x,))
+    torch.library.opcheck(torch.ops.setexp.weight_index.default, (x.mT,))
     weights = torch.randn(2, 4, 5).mT.requires_grad_()
-    torch.library.opcheck(torch.ops.setexp.place.default, (rank, weights))
+    torch.library.opcheck(torch.ops.setexp.place.default, (index, weights))
     grad = torch.randn(2, 3, 5, 4).mT.requires_grad_()
-    torch.library.opcheck(torch.ops.setexp.collect.default, (rank, grad))
+    torch.library.opcheck(torch.ops.setexp.collect.default, (index, grad))
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_ranks_under_vmap_are_a_loop(axis: int) -> None:
+def test_index_under_vmap_is_a_loop(axis: int) -> None:
     x = torch.randn(3, 3, 4, 5)
-    mapped = torch.func.vmap(ranks, in_dims=axis)(x)
-    assert torch.equal(mapped, torch.stack([ranks(part) for part in x.unbind(axis)]))
+    mapped = torch.func.vmap(weight_index, in_dims=axis)(x)
+    assert torch.equal(mapped, torch.stack([weight_index(part) for part in x.unbind(axis)]))
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["shared weights", "own weights"])

@@ -27,7 +27,7 @@ def assert_alike(experiment: str, sizes: list[str], plain: nn.Module, classes: i
     torch.manual_seed(1)
     found = task.train()(Batch(*batch)).loss.mean()
     torch.manual_seed(1)
-    given = batch.input.x.unsqueeze(0) if classes else target
+    given = batch.input.x if classes else target
     expected = plain(given, target)
     assert_close(found, expected, rtol=1e-10, atol=1e-10)
     assert_close(gradients(task, found), gradients(plain, expected), rtol=1e-8, atol=1e-8)
