@@ -24,9 +24,9 @@ class RelaxedOrder(NamedTuple):
     positions p = 1..n, largest first.
 
     Args:
-        x: features, (..., N, C).
-        spread: sum over present k of |x_i - x_k|, (..., N, C); infinite for padding.
-        slope: n + 1 - 2p at each position, (..., N, 1).
+        x: features, (..., C, N).
+        spread: sum over present k of |x_i - x_k|, (..., C, N); infinite for padding.
+        slope: n + 1 - 2p at each position, (..., 1, N).
         matrix: the permutation as (..., N positions, N elements, C); None where it is large, and
             made in parts whenever it is used.
     """
@@ -48,34 +48,38 @@ class RelaxedOrder(NamedTuple):
     def to_elements(self, weights: Tensor) -> Tensor:
         """Carry weights per position (..., C, N) to elements: transposed permutation times them."""
         if self.matrix is not None:
-            return neural_sort.carry(self.matrix, weights.mT).mT
-        return neural_sort.Carry.apply(self.x, self.spread, self.slope, weights.mT).mT
+            return neural_sort.carry(self.matrix, weights)
+        return neural_sort.Carry.apply(self.x, self.spread, self.slope, weights)[0]
 
 
 def relaxed_order(x: Tensor, mask: Tensor | None) -> RelaxedOrder:
     """Relaxed descending order of features x (..., C, N); mask (..., 1, N) or None."""
-    x, n = x.mT, x.shape[-1]
-    slope = torch.arange(n - 1, -n, -2, device=x.device, dtype=x.dtype).unsqueeze(-1)
+    n = x.shape[-1]
+    slope = torch.arange(n - 1, -n, -2, device=x.device, dtype=x.dtype).unsqueeze(0)
     # compiled kernels are fused anyway, and PyTorch 2.14 compiles wrong second derivatives of
     # custom functions within torch.func.grad (DSPN's inner steps)
     whole = torch.compiler.is_compiling() or x.numel() * n <= _WHOLE_NUMEL
-    if mask is None:
-        spread = _spread(x, torch.ones_like(x) if not whole else None, whole)
-    else:
-        present = mask.mT
-        size = present.sum(-2, keepdim=True)
+    spread = _spread_whole(x, mask) if whole else _spread_in_parts(x, mask)
+    if mask is not None:
+        size = mask.sum(-1, keepdim=True)
         slope = slope + size - n
-        absent = (present == 0) & (size > 0)  # an empty set keeps finite rows; its weights are zero
-        spread = torch.where(absent, torch.inf, _spread(x, present.expand_as(x), whole))
+        absent = (mask == 0) & (size > 0)  # an empty set keeps finite rows; its weights are zero
+        spread = torch.where(absent, torch.inf, spread)
     matrix = neural_sort.permutation(x, spread, slope) if whole else None
     return RelaxedOrder(x, spread, slope, matrix)
 
 
-def _spread(x: Tensor, present: Tensor | None, whole: bool) -> Tensor:
-    """Sum over present k of |x_i - x_k|: (..., N, C)."""
-    if not whole:
-        assert present is not None
-        signs = neural_sort.SignSum.apply(x.detach(), present)
-        return x * signs - neural_sort.SignSum.apply(x.detach(), x * present)
-    distance = (x.unsqueeze(-2) - x.unsqueeze(-3)).abs()
-    return (distance if present is None else distance * present.unsqueeze(-3)).sum(-2)
+def _spread_whole(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Sum over present k of |x_i - x_k|: (..., C, N)."""
+    rows = x.mT
+    distance = (rows.unsqueeze(-2) - rows.unsqueeze(-3)).abs()
+    if mask is not None:
+        distance = distance * mask.mT.unsqueeze(-3)
+    return distance.sum(-2).mT
+
+
+def _spread_in_parts(x: Tensor, mask: Tensor | None) -> Tensor:
+    """The same without the table of distances."""
+    present = torch.ones_like(x) if mask is None else mask.expand_as(x)
+    signs, sums = neural_sort.SignSum.apply(x.detach(), present, x * present)
+    return x * signs - sums
