@@ -145,7 +145,7 @@ class Pairs(nn.Module):
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
         whole = mlp([2 * widths[0], *widths[1:]])
-        self.pair, self.rest = whole[0], whole[1:]
+        self.pair, self.rest = whole[0], nn.Sequential(*whole[1:])
 
     def forward(self, x: Tensor, mask: Tensor) -> PointSet:
         b, n, d = x.shape
@@ -232,6 +232,19 @@ class FSUnpool(nn.Module):
         return [(self.element(x) * mask.unsqueeze(2), mask)]
 
 
+class LearnedSet(nn.Module):
+    """One learned set with its mask for all samples."""
+
+    def __init__(self, n: int, d: int) -> None:
+        super().__init__()
+        self.x = nn.Parameter(torch.rand(n, d))
+        self.mask = nn.Parameter(torch.full((n, 1), 0.5))
+
+    def forward(self, z: Tensor) -> PointSet:
+        mask = self.mask.squeeze(1).clamp(0, 1)
+        return self.x.expand(len(z), -1, -1), mask.expand(len(z), -1)
+
+
 class DSPN(nn.Module):
     """Gradient descent on a set (Thesis, Algorithm 6.1); the objective is a mean over the batch."""
 
@@ -240,15 +253,13 @@ class DSPN(nn.Module):
     ) -> None:
         super().__init__()
         self.set_encoder = set_encoder
-        self.initial_set = nn.Parameter(torch.rand(n, d))
-        self.initial_mask = nn.Parameter(torch.full((n,), 0.5))
+        self.initial = LearnedSet(n, d)
         self.steps, self.step_size = steps, step_size
 
     def forward(self, encoded: Pooled, mask: Tensor, encode: nn.Module) -> list[PointSet]:
         encode = self.set_encoder if self.set_encoder is not None else encode
         z = encoded[0]
-        x = self.initial_set.expand(len(z), -1, -1)
-        mask = self.initial_mask.clamp(0, 1).expand(len(z), -1)
+        x, mask = self.initial(z)
         sets = [(x, mask)]
         for _ in range(self.steps):
             distance = F.smooth_l1_loss(encode((x, mask))[0], z)

@@ -17,6 +17,7 @@ from torch.testing import assert_close
 
 from setexp.errors import NonFiniteError
 from setexp.ops import assignment as assignment_module
+from setexp.ops import sorting
 from setexp.ops.assignment import assignment
 from setexp.ops.costs import Cost, matched_cost, pair_cost
 from setexp.ops.layers import LSTM, MLP, Linear, LinearInit
@@ -78,7 +79,12 @@ def test_relaxed_order_is_neural_sort(seed: int, n: int, masked: bool) -> None:
 
 @pytest.mark.parametrize("shared", [False, True], ids=["own weights", "shared weights"])
 @pytest.mark.parametrize("masked", [False, True])
-def test_relaxed_order_first_and_second_derivatives(masked: bool, shared: bool) -> None:
+@pytest.mark.parametrize("parts", [False, True], ids=["whole", "in parts"])
+def test_relaxed_order_first_and_second_derivatives(
+    parts: bool, masked: bool, shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if parts:
+        monkeypatch.setattr(sorting, "_WHOLE_NUMEL", 0)
     x = torch.randn(4, 2, 4, requires_grad=True)
     w = torch.randn(2, 4) if shared else torch.randn(4, 2, 4)
     mask = (torch.arange(4) < torch.tensor([4, 3, 1, 0])[:, None]).to(x.dtype).unsqueeze(1)
