@@ -59,7 +59,11 @@ def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--case", action="append", choices=list(CASES), help="default: all")
-    parser.add_argument("--compile", action="store_true", help="also torch.compile, polygons only")
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="also torch.compile, polygons only; one seed's bar is then the compiled one's",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--threads", type=int, help="of the CPU; default: PyTorch's")
     parser.add_argument("--repeats", type=int, default=15, help="most rounds of a case")

@@ -197,7 +197,9 @@ def polygons(n: int, loss: str, device: torch.device, compiled: bool) -> Case:
             ours("one seed, compiled", overrides, device)[0],
             ours("16 seeds stacked, compiled", overrides, device, seeds=16)[0],
         ]
-    return Case(contenders, {"one seed": 3.0, "16 seeds stacked": 5.0})
+    # the bar of one seed may be met by compiling; stacked seeds are exact in eager mode alone
+    alone = "one seed, compiled" if compiled else "one seed"
+    return Case(contenders, {alone: 3.0, "16 seeds stacked": 5.0})
 
 
 def dspn_flops(layers: list[tuple[int, int, int]], steps: int) -> float:
