@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
 
-# Overrides that change where or how a run happens, but not what it computes.
+# Overrides that change where or how a run happens, but not what it computes, rounding aside.
 _OPERATIONAL = re.compile(
     r"^[+~]*(experiment|scale|seeds|table|rows|columns|run|mode|checkpoint|device|threads|restart|figures"
     r"|dataset\.(source|root)|paths\..*|tracking\..*|hydra[/.].*"
-    r"|trainer\.(log_every|checkpoint_seconds|stack))(@.*)?$"
+    r"|trainer\.(log_every|checkpoint_seconds|stack|compile))(@.*)?$"
 )
 
 

@@ -29,7 +29,13 @@ def broken(*overrides: str) -> list[str]:
 def test_axes_are_what_changes_the_numbers() -> None:
     overrides = [
         *("experiment=polygons_fspool", "scale=small", "seeds=[1,2]", "device=cpu", "threads=2"),
-        *("paths.outputs=elsewhere", "tracking.mode=disabled", "trainer.stack=0", "restart=true"),
+        *(
+            "paths.outputs=elsewhere",
+            "tracking.mode=disabled",
+            "trainer.stack=0",
+            "trainer.compile=true",
+            "restart=true",
+        ),
         *("dataset.source=real", "trainer.log_every=1", "hydra/launcher=basic", "figures=none"),
         *("trainer.lr=0.01", "dataset.set_size=4", "decoder=mlp", "trainer.lr_epochs=[1,2]"),
         *("trainer.clip=null", "loss.steps=all"),
