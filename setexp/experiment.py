@@ -218,7 +218,10 @@ class Experiment:
                 self.device,
                 fit.seconds + time.monotonic() - started,
             )
-            | {"stacked_seeds": fit.learner.count},
+            | {
+                "stacked_seeds": fit.learner.count,
+                "compiled": bool(self.config.trainer.compile),
+            },
         }
         write_json(folder / "result.json", record)
         write_json(folder / "status.json", {"status": record["status"]})
