@@ -20,8 +20,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from setexp.ops import hard_sort
 from setexp.ops.position_weights import PositionWeights, WeightInit
-from setexp.ops.ranks import carry_by_rank
 from setexp.ops.sorting import RelaxedOrder, relaxed_order
 
 
@@ -81,4 +81,4 @@ class FSPool(nn.Module):
         if self.relaxed:
             relaxed = relaxed_order(x.mT, mask.mT if mask is not None else None)
             return (x * relaxed.to_elements(weights).mT).sum(-2), relaxed
-        return (x * carry_by_rank(x, mask, weights, descending=self.descending)).sum(-2), None
+        return (x * hard_sort.carry(x, mask, weights, descending=self.descending)).sum(-2), None

@@ -1,4 +1,4 @@
-"""Relaxed sorting of each feature across a set (NeuralSort); the hard sort is in `ops.ranks`.
+"""Relaxed sorting of each feature across a set (NeuralSort); the hard sort is in `ops.hard_sort`.
 
 It is used through its transpose: a pooling's weights per *position* are carried to weights per
 *element*, which is all that FSPool and FSUnpool need (Thesis, 5.4).

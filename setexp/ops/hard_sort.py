@@ -1,0 +1,111 @@
+"""Hard sorting of each feature across a set, without moving an element.
+
+A pooling's weights per *position* become weights per *element*, which is all that FSPool needs
+(Thesis, 5.4): the sorted features are never formed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Largest set whose elements are compared pair by pair instead of sorted, where there are many sets.
+_COMPARED, _COMPARED_NUMEL = 8, 1 << 14
+# Numbers that are worked on at a time: what is made of them fits into a core's cache.
+_CACHED_NUMEL = 1 << 17
+
+
+@torch.library.custom_op("setexp::sort_order", mutates_args=())
+def sort_order(x: Tensor, descending: bool) -> Tensor:
+    """Which element is at each position of a feature's order; equal numbers keep theirs.
+
+    Shapes: (..., N, C) to int64 (..., C, N). On a CPU this is NumPy, many times faster than
+    `torch.sort`.
+    """
+    n, c = x.shape[-2:]
+    if x.device.type != "cpu":
+        return torch.argsort(x, dim=-2, descending=descending, stable=True).mT.contiguous()
+    wide = x if x.dtype == torch.float64 else x.float()
+    sets = wide.reshape(x.shape[:-2].numel(), n, c).contiguous()
+    compared = n <= _COMPARED and x.numel() >= _COMPARED_NUMEL
+    order = (_by_comparing if compared else _by_sorting)(sets, descending)
+    return order.view(*x.shape[:-2], c, n)
+
+
+def _by_comparing(x: Tensor, descending: bool) -> Tensor:
+    """An element's position is the number of those that belong before it."""
+    b, n, c = x.shape
+    position = np.empty((b, c, n), dtype=np.int64)
+    before = np.greater_equal if descending else np.less_equal
+    step = max(1, _CACHED_NUMEL // max(1, n * c))
+    for i in range(0, b, step):
+        part = x[i : i + step].numpy()
+        rank = np.empty(part.shape, dtype=np.uint8)
+        rank[:] = np.arange(n - 1, -1, -1, dtype=np.uint8)[:, None]
+        for gap in range(1, n):
+            after = before(part[:, :-gap], part[:, gap:]).view(np.uint8)
+            rank[:, gap:] += after
+            rank[:, :-gap] -= after
+        position[i : i + step] = rank.swapaxes(1, 2)
+    elements = torch.arange(n).expand(b, c, n)
+    return torch.empty((b, c, n), dtype=torch.int64).scatter_(
+        -1, torch.from_numpy(position), elements
+    )
+
+
+def _by_sorting(x: Tensor, descending: bool) -> Tensor:
+    """A number's bits, and its element below them, are one integer to be sorted."""
+    b, n, c = x.shape
+    order = np.empty((b, c, n), dtype=np.int64)
+    element = np.arange(n)
+    step = max(1, _CACHED_NUMEL // max(1, n * c))
+    for i in range(0, b, step):
+        part, keys = x[i : i + step].numpy(), order[i : i + step]
+        part = 0 - part if descending else part + 0  # there is one zero
+        if part.dtype == np.float64:  # no integer is wide enough
+            keys[:] = part.swapaxes(1, 2).argsort(-1, kind="stable")
+            continue
+        bits = part.view(np.int32)
+        bits ^= (bits >> 31) & 0x7FFFFFFF  # ordered as the numbers are
+        keys[:] = bits.swapaxes(1, 2)
+        keys <<= 32
+        keys |= element
+        keys.sort(-1)
+        keys &= 0xFFFFFFFF
+    return torch.from_numpy(order)
+
+
+@sort_order.register_fake
+def _(x: Tensor, descending: bool) -> Tensor:
+    return torch.empty(x.mT.shape, dtype=torch.int64, device=x.device)
+
+
+@sort_order.register_vmap
+def _(
+    info: Any, in_dims: tuple[int | None, None], x: Tensor, descending: bool
+) -> tuple[Tensor, int]:
+    assert in_dims[0] is not None
+    return sort_order(x.movedim(in_dims[0], 0), descending), 0
+
+
+def carry(x: Tensor, mask: Tensor | None, weights: Tensor, *, descending: bool) -> Tensor:
+    """Weights per position carried to elements; padding comes last. No gradient reaches x.
+
+    Args:
+        x: (B, N, C).
+        mask: (B, N, 1), or None when every element is present.
+        weights: (C, N), or (B, C, N).
+        descending: position 0 is the largest element's.
+
+    Returns:
+        (B, N, C): the weight of each element.
+    """
+    key = x.detach()
+    if mask is not None:
+        key = torch.where(mask > 0, key, -torch.inf if descending else torch.inf)
+    order = sort_order(key, descending)
+    nothing = weights.new_zeros(()).expand(order.shape)
+    return nothing.scatter(-1, order, weights.expand(order.shape)).mT.contiguous()

@@ -1,0 +1,138 @@
+"""Hard sorting, and what is carried by it, against plain sorting."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from setexp.ops import hard_sort
+from setexp.ops.hard_sort import carry, sort_order
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+seeds = st.integers(0, 2**16)
+counts = st.integers(1, 6)
+sizes = st.sampled_from([1, 2, 5, hard_sort._COMPARED, hard_sort._COMPARED + 1, 70])
+dtypes = st.sampled_from([torch.float32, torch.float64, torch.bfloat16])
+
+
+def normal(seed: int, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def assert_sorted(x: Tensor) -> None:
+    for descending in (False, True):
+        found = sort_order(x, descending)
+        assert found.dtype == torch.int64
+        assert found.is_contiguous()
+        assert torch.equal(found, x.sort(dim=-2, descending=descending, stable=True).indices.mT)
+
+
+@pytest.fixture(params=["compared", "sorted"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(hard_sort, "_COMPARED", 100 if request.param == "compared" else 0)
+    monkeypatch.setattr(hard_sort, "_COMPARED_NUMEL", 0)
+    return request.param
+
+
+@given(seeds, counts, sizes, counts, dtypes, st.booleans())
+def test_order_is_that_of_a_stable_sort(
+    seed: int, b: int, n: int, c: int, dtype: torch.dtype, ties: bool
+) -> None:
+    x = normal(seed, b, n, c).to(dtype)
+    assert_sorted(x.round() if ties else x)
+
+
+@pytest.mark.parametrize("n", [2, 3, 8, 64, 342])
+@pytest.mark.parametrize("ties", [False, True])
+def test_many_numbers_are_ordered_alike(way: str, n: int, ties: bool) -> None:
+    x = torch.randn(70, n, 40, dtype=torch.float32)
+    assert_sorted(x.round() if ties else x)
+
+
+def test_order_of_any_layout(way: str) -> None:
+    x = torch.randn(3, 4, 4)
+    for layout in (x.mT, x[:, ::2, 1::2], x[:1].expand(3, 4, 4), x[0], x[:0], x[:, :, :0]):
+        assert_sorted(layout)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_order_of_infinities_and_both_zeros(way: str, dtype: torch.dtype) -> None:
+    x = torch.tensor([0.0, -0.0, -torch.inf, 1.0, torch.inf, -0.0, -1.0, 0.0], dtype=dtype)
+    assert_sorted(x.repeat(5).unsqueeze(-1))
+
+
+def carried(x: Tensor, mask: Tensor | None, weights: Tensor, descending: bool) -> Tensor:
+    """The same by loops."""
+    out = torch.zeros_like(x)
+    for b, c in ((b, c) for b in range(x.shape[0]) for c in range(x.shape[2])):
+        there = range(x.shape[1]) if mask is None else mask[b, :, 0].nonzero().flatten().tolist()
+        order = sorted(there, key=lambda i: x[b, i, c].item(), reverse=descending)
+        own = weights if weights.dim() == 2 else weights[b]
+        for position, i in enumerate(order):
+            out[b, i, c] = own[c, position]
+    return out
+
+
+@given(seeds, counts, st.integers(1, 5), counts, st.booleans(), st.booleans(), st.booleans())
+def test_weights_are_carried_to_elements(
+    seed: int, b: int, n: int, c: int, masked: bool, own: bool, descending: bool
+) -> None:
+    x = normal(seed, b, n, c)
+    weights = normal(seed + 1, b, c, n) if own else normal(seed + 1, c, n)
+    mask = None
+    if masked:
+        generator = torch.Generator().manual_seed(seed)
+        mask = torch.randint(2, (b, n, 1), generator=generator).to(x.dtype)
+    found = carry(x, mask, weights, descending=descending)
+    found = found if mask is None else found * mask
+    assert torch.equal(found, carried(x, mask, weights, descending))
+
+
+def test_derivatives_with_respect_to_the_weights() -> None:
+    x, weights = torch.randn(2, 4, 3), torch.randn(3, 4, requires_grad=True)
+    torch.autograd.gradcheck(lambda w: carry(x, None, w, descending=True), weights)
+    torch.autograd.gradgradcheck(lambda w: carry(x, None, w.square(), descending=True), weights)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # opcheck looks at it
+def test_the_operator_keeps_the_contract_of_operators() -> None:
+    for x in (torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5).mT, torch.randn(9, 8, 300)):
+        torch.library.opcheck(torch.ops.setexp.sort_order.default, (x, True))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_order_under_vmap_is_a_loop(axis: int) -> None:
+    x = torch.randn(3, 3, 4, 5)
+    mapped = torch.func.vmap(sort_order, in_dims=(axis, None))(x, True)
+    assert torch.equal(mapped, torch.stack([sort_order(part, True) for part in x.unbind(axis)]))
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["shared weights", "own weights"])
+@pytest.mark.parametrize("axes", [(0, 0), (1, 1), (0, None), (None, 0)])
+def test_carrying_under_vmap_is_a_loop(axes: tuple[int | None, int | None], own: bool) -> None:
+    """Values and gradients, as in a stack of seeds."""
+    x = torch.randn(3, 3, 4, 5)
+    weights = torch.randn(3, 3, 5, 4) if own else torch.randn(5, 5, 4)
+    if axes[0] is None:
+        x = x[0]
+    if axes[1] is None:
+        weights = weights[0]
+    weights.requires_grad_()
+
+    def value(x: Tensor, weights: Tensor) -> Tensor:
+        return (carry(x, None, weights, descending=True) * x.cos()).sum((1, 2))
+
+    if own:
+        x, weights = x[..., :3, :, :], weights[..., :3, :, :]
+    elif axes[1] is not None:
+        weights = weights.movedim(0, axes[1])[:3] if axes[1] == 0 else weights[:, :3]
+    mapped = torch.func.vmap(value, in_dims=axes)(x, weights)
+    each = []
+    for i in range(3):
+        one = x if axes[0] is None else x.select(axes[0], i)
+        each.append(value(one, weights if axes[1] is None else weights.select(axes[1], i)))
+    assert torch.equal(mapped, torch.stack(each))
