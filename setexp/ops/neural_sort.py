@@ -50,39 +50,41 @@ def pull(
 
 
 def _parts(x: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Tensors like x (..., C, N) as rows (r, N), few at a time, after room for their squares."""
-    n = x.shape[-1]
+    """Rows of tensors, a few at a time, after room for their squares; x is (R, N, ...)."""
+    n = x.shape[1]
     numbers = _CPU_NUMBERS if x.device.type == "cpu" else _GPU_NUMBERS
-    rows = [t.expand(x.shape).reshape(-1, n) for t in (x, *others)]
-    size = max(1, min(len(rows[0]), numbers // (n * n)))
+    size = max(1, min(len(x), numbers // (n * n)))
     room = x.new_empty(size, n, n)  # new memory costs as much as the arithmetic
-    for part in zip(*(r.split(size) for r in rows), strict=True):
+    for part in zip(*(t.split(size) for t in (x, *others)), strict=True):
         yield room[: len(part[0])], *part
 
 
-def _score(room: Tensor, x: Tensor, spread: Tensor, slope: Tensor) -> Tensor:
-    """slope x - spread of rows (r, N), in the room (r, N, N)."""
-    return torch.addcmul(-spread.unsqueeze(1), slope.unsqueeze(2), x.unsqueeze(1), out=room)
+def _factors(x: Tensor, spread: Tensor, slope: Tensor, top: Tensor) -> tuple[Tensor, Tensor]:
+    """(R, N, 3) and (R, 3, N), whose product is slope x - spread - top."""
+    n, one = x.shape[-1], torch.ones_like(x)
+    positions = torch.stack([slope.expand(x.shape), -one, -top], dim=-1)
+    return positions.view(-1, n, 3), torch.stack([x, spread, one], dim=-2).view(-1, 3, n)
 
 
-def _exp(room: Tensor) -> Tensor:
-    """Exponentials of numbers up to zero, in place.
+def _exp(room: Tensor, positions: Tensor, elements: Tensor) -> Tensor:
+    """Exponentials of the product of `_factors`; none is above one but by rounding.
 
     What is lost in rounding beside one is kept away from zero, where processors are slow.
     """
-    return room.clamp_(min=2 * math.log(torch.finfo(room.dtype).eps)).exp_()
+    torch.bmm(positions, elements, out=room)
+    return room.clamp_(min=2 * math.log(torch.finfo(room.dtype).eps), max=0).exp_()
 
 
 @torch.library.custom_op("setexp::neural_carry", mutates_args=())
-def _carry(x: Tensor, spread: Tensor, slope: Tensor, weights: Tensor) -> list[Tensor]:
+def _carry(x: Tensor, spread: Tensor, slope: Tensor, top: Tensor, weights: Tensor) -> list[Tensor]:
     """`carry`, and the logarithm of each position's sum of exponentials: twice (..., C, N)."""
     parts = []
-    for room, a, b, s, w in _parts(x, spread, slope, weights):
-        top = _score(room, a, b, s).amax(2, keepdim=True)
-        total = _exp(room.sub_(top)).sum(2)
-        parts.append(((w / total).unsqueeze(1) @ room, total.log_() + top.squeeze(2)))
-    carried, level = (torch.cat(each).view(x.shape) for each in zip(*parts, strict=True))
-    return [carried.masked_fill_(spread.isinf(), 0), level]
+    by_row = weights.expand(x.shape).reshape(-1, x.shape[-1])
+    for room, a, b, w in _parts(*_factors(x, spread, slope, top), by_row):
+        total = _exp(room, a, b).sum(2)
+        parts.append(((w / total).unsqueeze(1) @ room, total))
+    carried, total = (torch.cat(each).view(x.shape) for each in zip(*parts, strict=True))
+    return [carried.masked_fill_(spread.isinf(), 0), total.log_() + top]
 
 
 @torch.library.custom_op("setexp::neural_pull", mutates_args=())
@@ -91,25 +93,19 @@ def _pull(
 ) -> list[Tensor]:
     """`pull`, multiplied out so that there are only products of the permutation with vectors."""
     absent = spread.isinf()
-    grad = grad.masked_fill(absent, 0)
+    grad, n = grad.masked_fill(absent, 0), x.shape[-1]
+    weighted = torch.stack([weights.expand(x.shape), (weights * slope).expand(x.shape)], dim=-2)
     parts = []
-    for room, a, b, s, top, w, g in _parts(x, spread, slope, level, weights, grad):
-        matrix = _exp(_score(room, a, b, s).sub_(top.unsqueeze(2)))
-        pulled = (g.unsqueeze(1) @ matrix.mT).squeeze(1)
-        by = torch.stack([w, w * pulled, w * s, w * pulled * s], 1) @ matrix
-        one, two, three, four = by.unbind(1)
-        parts.append((g * three - four, two - g * one, pulled))
-    by_x, by_spread, pulled = (torch.cat(each).view(x.shape) for each in zip(*parts, strict=True))
-    return [by_x.masked_fill_(absent, 0), by_spread.masked_fill_(absent, 0), pulled]
-
-
-@torch.library.custom_op("setexp::sign_sum", mutates_args=())
-def _sign_sum(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    sums = []
-    for room, row, *both in _parts(x, a, b):
-        torch.sub(row.unsqueeze(1), row.unsqueeze(2), out=room).sign_()
-        sums.append(torch.stack(both, 1) @ room)
-    return torch.cat(sums).movedim(1, 0).reshape(2, *x.shape)
+    for room, a, b, w, g in _parts(
+        *_factors(x, spread, slope, level), weighted.view(-1, 2, n), grad.reshape(-1, 1, n)
+    ):
+        matrix = _exp(room, a, b)
+        pulled = g @ matrix.mT
+        parts.append((pulled, torch.cat([w, w * pulled], 1) @ matrix))
+    pulled, by = (torch.cat(each).unflatten(0, x.shape[:-1]) for each in zip(*parts, strict=True))
+    one, two, three, four = by.unbind(-2)
+    by_x, by_spread = grad * two - four, three - grad * one
+    return [by_x.masked_fill_(absent, 0), by_spread.masked_fill_(absent, 0), pulled.squeeze(-2)]
 
 
 @_carry.register_fake
@@ -120,11 +116,6 @@ def _(x: Tensor, *_: Tensor) -> list[Tensor]:
 @_pull.register_fake
 def _(x: Tensor, *_: Tensor) -> list[Tensor]:
     return [x.new_empty(x.shape) for _ in range(3)]
-
-
-@_sign_sum.register_fake
-def _(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    return x.new_empty(2, *x.shape)
 
 
 # Batching rules take one after the other, so that none depends on how many there are; each is worth
@@ -154,25 +145,26 @@ def _(info: Any, in_dims: tuple[int | None, ...], *tensors: Tensor) -> tuple[lis
     return _stack([_pull(*one) for one in _each(info, in_dims, tensors)])
 
 
-@_sign_sum.register_vmap
-def _(info: Any, in_dims: tuple[int | None, ...], *tensors: Tensor) -> tuple[Tensor, int]:
-    return torch.stack([_sign_sum(*one) for one in _each(info, in_dims, tensors)]), 0
-
-
 class Carry(torch.autograd.Function):
-    """`carry` of x and spread (..., C, N), slope (..., 1, N) and weights, which may lack axes."""
+    """`carry` of x, spread, top (..., C, N), slope (..., 1, N) and weights, which may lack axes.
+
+    top: each position's largest slope x - spread.
+    """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, spread: Tensor, slope: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        carried, level = _carry(x, spread, slope, weights)
+    def forward(
+        x: Tensor, spread: Tensor, slope: Tensor, top: Tensor, weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        carried, level = _carry(x, spread, slope, top, weights)
         return carried, level
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+        x, spread, slope, _, weights = inputs
         ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(*inputs, output[1])
+        ctx.save_for_backward(x, spread, slope, weights, output[1])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
@@ -183,24 +175,42 @@ class Carry(torch.autograd.Function):
             gradients = tuple(_pull(x, spread, slope, level, weights, grad))
         extra = tuple(range(x.dim() - weights.dim()))
         pulled = gradients[2].sum(extra) if extra else gradients[2]
-        return gradients[0], gradients[1], None, pulled
+        return gradients[0], gradients[1], None, None, pulled
+
+
+def runs(x: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
+    """First and last position of the numbers equal to that at each position of an ascending order.
+
+    Shapes: x and order (..., C, N) to int64 (..., C, N), twice.
+    """
+    ordered = x.gather(-1, order)
+    first = torch.searchsorted(ordered, ordered)
+    return first, torch.searchsorted(ordered, ordered, right=True) - 1
 
 
 class SignSum(torch.autograd.Function):
-    """Sums over k of sign(x_i - x_k) a_k, and of b_k, for all i: (..., C, N) to (2, ..., C, N)."""
+    """Sums over k of sign(x_i - x_k) a_k, and of b_k, for all i: (..., C, N) to (2, ..., C, N).
+
+    x is given by its descending order and the `runs` of equal numbers in it, so that two running
+    sums do for all pairs.
+    """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        return _sign_sum(x, a, b)
+    def forward(order: Tensor, first: Tensor, last: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        order, first, last = (t.expand(2, *t.shape) for t in (order, first, last))
+        ordered = torch.stack([a, b]).gather(-1, order)
+        running = ordered.cumsum(-1)
+        above, not_below = (running - ordered).gather(-1, first), running.gather(-1, last)
+        return ordered.scatter(-1, order, running[..., -1:] - not_below - above)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[0])
+        ctx.save_for_backward(*inputs[:3])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, None, Tensor, Tensor]:
         # linear in a and b, and antisymmetric; signs do not change with x
-        one, other = SignSum.apply(ctx.saved_tensors[0], *grad)
-        return None, -one, -other
+        one, other = SignSum.apply(*ctx.saved_tensors, *grad)
+        return None, None, None, -one, -other

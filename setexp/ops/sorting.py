@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from setexp.ops import neural_sort
+from setexp.ops.hard_sort import sort_order
 
 # Numbers of the relaxed permutations up to which they are held rather than made again.
 _WHOLE_NUMEL = 1 << 16
@@ -27,6 +28,7 @@ class RelaxedOrder(NamedTuple):
         x: features, (..., C, N).
         spread: sum over present k of |x_i - x_k|, (..., C, N); infinite for padding.
         slope: n + 1 - 2p at each position, (..., 1, N).
+        top: the score of the element that each position favours, (..., C, N); None beside `matrix`.
         matrix: the permutation as (..., N positions, N elements, C); None where it is large, and
             made in parts whenever it is used.
     """
@@ -34,6 +36,7 @@ class RelaxedOrder(NamedTuple):
     x: Tensor
     spread: Tensor
     slope: Tensor
+    top: Tensor | None
     matrix: Tensor | None
 
     @property
@@ -49,24 +52,39 @@ class RelaxedOrder(NamedTuple):
         """Carry weights per position (..., C, N) to elements: transposed permutation times them."""
         if self.matrix is not None:
             return neural_sort.carry(self.matrix, weights)
-        return neural_sort.Carry.apply(self.x, self.spread, self.slope, weights)[0]
+        return neural_sort.Carry.apply(self.x, self.spread, self.slope, self.top, weights)[0]
 
 
 def relaxed_order(x: Tensor, mask: Tensor | None) -> RelaxedOrder:
     """Relaxed descending order of features x (..., C, N); mask (..., 1, N) or None."""
     n = x.shape[-1]
     slope = torch.arange(n - 1, -n, -2, device=x.device, dtype=x.dtype).unsqueeze(0)
+    absent = None
+    if mask is not None:
+        # an empty set is sorted as a full one, so that all is finite; its weights are zero
+        mask = torch.where(mask.sum(-1, keepdim=True) > 0, mask, 1)
+        absent = mask == 0
+        slope = slope + mask.sum(-1, keepdim=True) - n
     # compiled kernels are fused anyway, and PyTorch 2.14 compiles wrong second derivatives of
     # custom functions within torch.func.grad (DSPN's inner steps)
-    whole = torch.compiler.is_compiling() or x.numel() * n <= _WHOLE_NUMEL
-    spread = _spread_whole(x, mask) if whole else _spread_in_parts(x, mask)
+    if torch.compiler.is_compiling() or x.numel() * n <= _WHOLE_NUMEL:
+        spread = _infinite(_spread_whole(x, mask), absent)
+        matrix = neural_sort.permutation(x, spread, slope)
+        return RelaxedOrder(x, spread, slope, None, matrix)
+    rising = _infinite(-x.detach(), absent)
+    order = sort_order(rising.mT, descending=False)
+    spread = _infinite(_spread_by_order(x, absent, order, neural_sort.runs(rising, order)), absent)
+    # a position favours the element that is there in the hard order, which has few enough
+    favoured = order
     if mask is not None:
-        size = mask.sum(-1, keepdim=True)
-        slope = slope + size - n
-        absent = (mask == 0) & (size > 0)  # an empty set keeps finite rows; its weights are zero
-        spread = torch.where(absent, torch.inf, spread)
-    matrix = neural_sort.permutation(x, spread, slope) if whole else None
-    return RelaxedOrder(x, spread, slope, matrix)
+        within = torch.arange(n, device=x.device).minimum(mask.sum(-1, keepdim=True).long() - 1)
+        favoured = order.gather(-1, within.expand(order.shape))
+    top = slope * x.detach().gather(-1, favoured) - spread.detach().gather(-1, favoured)
+    return RelaxedOrder(x, spread, slope, top, None)
+
+
+def _infinite(x: Tensor, where: Tensor | None) -> Tensor:
+    return x if where is None else torch.where(where, torch.inf, x)
 
 
 def _spread_whole(x: Tensor, mask: Tensor | None) -> Tensor:
@@ -78,8 +96,10 @@ def _spread_whole(x: Tensor, mask: Tensor | None) -> Tensor:
     return distance.sum(-2).mT
 
 
-def _spread_in_parts(x: Tensor, mask: Tensor | None) -> Tensor:
+def _spread_by_order(
+    x: Tensor, absent: Tensor | None, order: Tensor, runs: tuple[Tensor, Tensor]
+) -> Tensor:
     """The same without the table of distances."""
-    present = torch.ones_like(x) if mask is None else mask.expand_as(x)
-    signs, sums = neural_sort.SignSum.apply(x.detach(), present, x * present)
+    present = torch.ones_like(x) if absent is None else (~absent).to(x.dtype).expand(x.shape)
+    signs, sums = neural_sort.SignSum.apply(order, *runs, present, x * present)
     return x * signs - sums
