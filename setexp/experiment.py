@@ -122,11 +122,13 @@ class Experiment:
         with torch.device("meta"):
             task = build(self.nodes["task"], "task")
         size = sum(p.numel() for p in task.parameters())
+        fits = 0 < size <= self.config.trainer.stack and stackable(task)
+        fits = fits and not getattr(self.dataset, "ragged", False)
         by_step: dict[int, list[int]] = {}
         for seed in seeds:
             by_step.setdefault(self._step_of(seed), []).append(seed)
         for together in by_step.values():
-            if 0 < size <= self.config.trainer.stack and stackable(task):
+            if fits:
                 yield together
             else:
                 yield from ([seed] for seed in together)

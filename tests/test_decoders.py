@@ -52,7 +52,7 @@ POOLINGS: dict[str, Callable[[], nn.Module]] = {
     "fspool": fspool,
     "fspool relaxed": lambda: fspool(relaxed=True),
     "sum": lambda: SumPool(masked=False),
-    "mean": lambda: MeanPool(masked=False),
+    "mean": lambda: MeanPool(masked=False, by_set_size=False),
     "max": lambda: MaxPool(masked=False),
 }
 

@@ -51,7 +51,7 @@ def fspool(
 # Being listed here means being tested.
 MASKED: dict[str, Callable[[], nn.Module]] = {
     "sum": lambda: SumPool(masked=True),
-    "mean": lambda: MeanPool(masked=True),
+    "mean": lambda: MeanPool(masked=True, by_set_size=True),
     "max": lambda: MaxPool(masked=True),
     "fspool": lambda: fspool(masked=True),
     "fspool graphs": lambda: fspool(n_pieces=5, descending=False, masked=True),
@@ -59,7 +59,7 @@ MASKED: dict[str, Callable[[], nn.Module]] = {
 }
 UNMASKED: dict[str, Callable[[], nn.Module]] = {
     "sum of all": lambda: SumPool(masked=False),
-    "mean of all": lambda: MeanPool(masked=False),
+    "mean of all": lambda: MeanPool(masked=False, by_set_size=False),
     "max of all": lambda: MaxPool(masked=False),
     "fspool of all": lambda: fspool(masked=False),
     "fspool of all relaxed": lambda: fspool(masked=False, relaxed=True),

@@ -28,6 +28,7 @@ TABLES = load_tables()
 STEPS = {
     "polygons": 16,
     "dspn_mnist": 6,
+    "mnist": 6,
     "dspn_clevr": 4,
     "multisets": 8,
     "numbering": 4,
@@ -90,6 +91,7 @@ def test_every_experiment_trains_resumes_and_is_measured(
     [
         "polygons_fspool",
         "dspn_mnist",
+        "mnist_fspool",
         "dspn_clevr_state",
         "numbering_idspn",
         "multisets_idspn",

@@ -53,7 +53,11 @@ def set_encoder(case: str, arrays: dict[str, Tensor]) -> SetEncoder:
             legacy_singleton_mask=False,
         )  # fmt: skip
     else:
-        pooling = (SumPool if case.endswith("sum") else MeanPool)(masked=False)
+        pooling = (
+            SumPool(masked=False)
+            if case.endswith("sum")
+            else MeanPool(masked=False, by_set_size=False)
+        )
     widths = [width // 2 if pairs else width, hidden, latent]
     encoder = SetEncoder(
         elements=(PairMLP if pairs else ElementMLP)(widths=widths, init=LinearInit.pytorch),

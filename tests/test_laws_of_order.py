@@ -42,7 +42,7 @@ POOLINGS: dict[str, Callable[[int], nn.Module]] = {
     "fspool": lambda rows: fspool(C, rows),
     "fspool relaxed": lambda rows: fspool(C, rows, relaxed=True),
     "sum": lambda rows: SumPool(masked=False),
-    "mean": lambda rows: MeanPool(masked=False),
+    "mean": lambda rows: MeanPool(masked=False, by_set_size=False),
     "max": lambda rows: MaxPool(masked=False),
 }
 SORTS = "fspool"  # the only one; the relaxed sort is continuous

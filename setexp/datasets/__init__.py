@@ -9,5 +9,6 @@ A dataset is a plain class. Its constructor arguments come from YAML; beyond tha
 - `batches(split, batch_size, generator, *, start, shuffle, drop_last)`: one pass. Everything random
   is a function of the generator's state at the call, so `start=k` yields exactly the batches from
   the k-th on: this is all that resuming a run needs;
+- `ragged`, only where it is true: shapes change from batch to batch, so seeds cannot be stacked;
 - `for_run(seed)`, only where a document draws new data for every run: the dataset of one run.
 """

@@ -1,4 +1,4 @@
-"""MNIST digits as sets of pixel coordinates (Thesis, 5.6.2; DSPN, 6.3.2).
+"""MNIST digits as sets of pixel coordinates, clean or noisy (Thesis, 5.6.2; DSPN, 6.3.2).
 
 The points of a digit are its pixels brighter than the mean pixel of MNIST, in random order.
 Pixels are kept as indices, so that all 60000 sets take 41 MB on the device and a batch is an
@@ -53,21 +53,26 @@ def bright_pixels(images: Tensor, threshold: float, set_size: int) -> Tensor:
 
 
 class SetMnist:
-    """Sets of (row, column) / 27, padded to `set_size`; targets equal inputs.
+    """Sets of (row, column) / 27, padded; inputs are the targets with noise.
 
     Args:
         root: folder that holds `MNIST/raw`.
         source: `auto`, `real` or `procedural`; see `load_mnist`.
-        set_size: padded size; the largest MNIST set has 342 points.
-        element_dim: 2; anything else is refused.
+        set_size: largest set; MNIST's has 342 points.
+        element_dim: 2, or 3 with `mask_feature`; anything else is refused.
         train_size, test_size: only the first so many images of a split; None for all.
         eval_subset: `first_tenth` (of DSPN's released code) makes split `test` the images of the
             first tenth of MNIST's test split, that is at most 1000; `full` makes it all of them.
             Split `test_full` is always all of them.
         threshold: pixels with value / 255 above it are points; 0.1307 is MNIST's mean pixel.
         data_seed: of the procedural digits; real digits have none.
+        noise: standard deviation of what is added to all features of the input, in every split.
+        noise_on_padding: add it to padded rows as well, as the released code does.
+        mask_feature: append a feature that is 1 for points and 0 for padding.
+        pad: `full` pads to `set_size`; `batch` to the largest set of each batch, so that shapes
+            change from batch to batch (`ragged`).
 
-    Batches: input and target are the same `SetBatch`, x (B, set_size, 2), and `aux["label"]` is
+    Batches: target x (B, N, D), input the same `SetBatch`, or one with noise, and `aux["label"]`,
     the digit, (B,) int64. Points are in a new random order in every pass of every split.
 
     Raises:
@@ -86,14 +91,26 @@ class SetMnist:
         eval_subset: str = "first_tenth",
         threshold: float = 0.1307,
         data_seed: int = 0,
+        noise: float = 0.0,
+        noise_on_padding: bool = True,
+        mask_feature: bool = False,
+        pad: str = "full",
     ) -> None:
-        if element_dim != 2:
-            raise ConfigError(f"dataset.element_dim={element_dim}: a pixel has 2, row and column")
+        if element_dim != 2 + mask_feature:
+            raise ConfigError(
+                f"dataset.element_dim={element_dim}: a pixel has 2, row and column, and a third "
+                "with dataset.mask_feature=true"
+            )
+        if noise < 0:
+            raise ConfigError(f"dataset.noise={noise}: a standard deviation is at least 0")
+        if pad not in ("full", "batch"):
+            raise ConfigError(f"dataset.pad={pad}: choose full or batch")
         if eval_subset not in ("first_tenth", "full"):
             raise ConfigError(f"dataset.eval_subset={eval_subset}: choose first_tenth or full")
         if not 0 <= threshold < 1:
             raise ConfigError(f"dataset.threshold={threshold}: choose a value in [0, 1)")
-        self.set_size = set_size
+        self.set_size, self.ragged = set_size, pad == "batch"
+        self.noise, self.noise_on_padding, self.mask_feature = noise, noise_on_padding, mask_feature
         self._splits: dict[str, tuple[Tensor, Tensor]] = {}
         for split, size in (("train", train_size), ("test_full", test_size)):
             images, labels, self.source = load_mnist(
@@ -110,6 +127,9 @@ class SetMnist:
             f"set-mnist-1 {self.sizes('train')}+{self.sizes('test_full')} {eval_subset} "
             f"{set_size} > {threshold}{drawn}"
         )
+        if noise or mask_feature or self.ragged:
+            where = "" if noise_on_padding else " on points"
+            self.fingerprint += f" noise {noise}{where}, {element_dim} features, pad {pad}"
 
     def to(self, device: torch.device) -> SetMnist:
         """Move all sets; batches appear on this device from now on."""
@@ -143,18 +163,36 @@ class SetMnist:
         else:
             order = torch.arange(count, device=device)
         end = count - count % batch_size if drop_last else count
-        return self._produce(split, order[:end].split(batch_size)[start:], seed + start)
+        parts = order[:end].split(batch_size)[start:]
+        return self._produce(split, parts, self._lengths(split, parts), seed + start)
 
-    def _produce(self, split: str, parts: tuple[Tensor, ...], seed: int) -> Iterator[Batch]:
+    def _lengths(self, split: str, parts: tuple[Tensor, ...]) -> list[int]:
+        """Padded size of each batch, read from the device at once."""
+        if not self.ragged or not parts:
+            return [self.set_size] * len(parts)
+        sizes = (self._split(split)[0] != _PADDING).sum(1)
+        return torch.stack([sizes.index_select(0, rows).amax() for rows in parts]).tolist()
+
+    def _produce(
+        self, split: str, parts: tuple[Tensor, ...], lengths: list[int], seed: int
+    ) -> Iterator[Batch]:
         """Batches of the given sets; each has a random seed of its own, so any can come first."""
         pixels, labels = self._split(split)
         generator = torch.Generator(self._place.device)
-        for at, rows in enumerate(parts):
+        for at, (rows, length) in enumerate(zip(parts, lengths, strict=True)):
             generator.manual_seed(seed + at)
-            pixel = _shuffled(pixels.index_select(0, rows), generator)
+            pixel = _shuffled(pixels.index_select(0, rows), generator)[:, :length]
             x = self._place.index_select(0, pixel.flatten()).unflatten(0, pixel.shape)
-            sets = SetBatch(x, (pixel != _PADDING).to(x.dtype))
-            yield Batch(input=sets, target=sets, aux={"label": labels.index_select(0, rows)})
+            clean = SetBatch(x, (pixel != _PADDING).to(x.dtype))
+            if self.mask_feature:
+                clean = SetBatch(clean.with_mask_channel(), clean.mask)
+            given = self._noisy(clean, generator) if self.noise else clean
+            yield Batch(input=given, target=clean, aux={"label": labels.index_select(0, rows)})
+
+    def _noisy(self, clean: SetBatch, generator: torch.Generator) -> SetBatch:
+        x, mask = clean
+        noise = self.noise * torch.randn(x.shape, generator=generator, device=x.device)
+        return SetBatch(x + (noise if self.noise_on_padding else noise * mask.unsqueeze(-1)), mask)
 
     def _split(self, split: str) -> tuple[Tensor, Tensor]:
         if split == "test":

@@ -23,17 +23,22 @@ class SumPool(nn.Module):
 
 
 class MeanPool(nn.Module):
-    """Mean over elements: by the true set size when masked, else by the padded one."""
+    """Mean over elements.
 
-    def __init__(self, *, masked: bool) -> None:
+    Args:
+        masked: leave padded rows out of the sum.
+        by_set_size: divide by the true set size; otherwise by the number of rows, padded ones
+            included. The released auto-encoders add up all rows and divide by the set size.
+    """
+
+    def __init__(self, *, masked: bool, by_set_size: bool) -> None:
         super().__init__()
-        self.masked = masked
+        self.masked, self.by_set_size = masked, by_set_size
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, None]:
-        if not self.masked:
-            return x.mean(-2), None
-        size = mask.sum(-1, keepdim=True).clamp(min=1)
-        return (x * mask.unsqueeze(-1)).sum(-2) / size, None
+        total = (x * mask.unsqueeze(-1) if self.masked else x).sum(-2)
+        size = mask.sum(-1, keepdim=True).clamp(min=1) if self.by_set_size else x.shape[-2]
+        return total / size, None
 
 
 class MaxPool(nn.Module):

@@ -76,7 +76,8 @@ def evaluate(
             total = value.double().sum()
             sums[name] = sums[name] + total if name in sums else total
         count += len(outcome.loss)
-        targets.append(batch.target)
+        if evaluation.metrics:
+            targets.append(batch.target)
     measured = {name: float(total) / count for name, total in sums.items()}
     for label, predictions in kept.items():
         prediction, target = _joined(predictions), _joined(targets)
