@@ -132,7 +132,7 @@ def ours(
         )
 
     fit = Fit(
-        make_task,
+        lambda _: make_task(),
         dataset or build(nodes["dataset"], "dataset").to(device),
         Evaluation(),
         OmegaConf.to_object(config.trainer),  # type: ignore[arg-type]

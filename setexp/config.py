@@ -22,7 +22,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from setexp.errors import ConfigError
-from setexp.training.settings import Tracking, Trainer
+from setexp.training.settings import Pretrained, Tracking, Trainer
 
 if TYPE_CHECKING:
     from setexp.report.tables import Run
@@ -34,7 +34,7 @@ CONFIGS = ROOT / "configs"
 _OPERATIONAL = re.compile(
     r"^[+~]*(experiment|scale|seeds|table|rows|columns|run|mode|checkpoint|device|threads|restart|figures"
     r"|dataset\.(source|root)|paths\..*|tracking\..*|hydra[/.].*"
-    r"|trainer\.(log_every|checkpoint_seconds|stack|compile))(@.*)?$"
+    r"|trainer\.(until|log_every|checkpoint_seconds|stack|compile))(@.*)?$"
 )
 
 
@@ -52,6 +52,7 @@ class EvaluationNodes:
 
     losses: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+    stats: list[str] = field(default_factory=list)
     at: list[int] = field(default_factory=list)
     during: str | None = None
     final: dict[str, str] = field(default_factory=dict)
@@ -70,6 +71,7 @@ class Config:
     task: Any = None
     latent: int = MISSING
     hidden: int = MISSING
+    pretrained: Pretrained = field(default_factory=Pretrained)
     evaluation: EvaluationNodes = field(default_factory=EvaluationNodes)
     trainer: Trainer = field(default_factory=Trainer)
     tracking: Tracking = field(default_factory=Tracking)
@@ -94,6 +96,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("table_sweep", _table_sweep, replace=True)
     OmegaConf.register_new_resolver("add", lambda *numbers: sum(numbers), replace=True)
     OmegaConf.register_new_resolver("mul", lambda *numbers: math.prod(numbers), replace=True)
+    OmegaConf.register_new_resolver("decimals", lambda x, n: f"{x:.{n}f}", replace=True)
     OmegaConf.register_new_resolver("last", lambda items: items[-1], replace=True)
 
 

@@ -9,6 +9,10 @@ class ConfigError(ValueError):
     """A wrong setting, missing data or an unusable folder; the message names key, value, remedy."""
 
 
+class ClaimedError(ConfigError):
+    """A run's folder belongs to another process."""
+
+
 class NonFiniteError(RuntimeError):
     """A loss or a cost became NaN or infinite; the message names what and where."""
 

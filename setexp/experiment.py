@@ -14,9 +14,10 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from setexp import pretrained
 from setexp.build import build
 from setexp.config import axes
-from setexp.errors import ConfigError, NonFiniteError
+from setexp.errors import ClaimedError, ConfigError, NonFiniteError
 from setexp.files import claim, read_json, write_json, write_text
 from setexp.provenance import provenance
 from setexp.report.records import axis_text, slug
@@ -25,6 +26,7 @@ from setexp.training.evaluate import Evaluation
 from setexp.training.loop import Fit
 from setexp.training.randomness import derive, for_run
 from setexp.training.seeds import stackable
+from setexp.training.settings import Use
 from setexp.training.tracking import Tracker
 
 log = logging.getLogger(__name__)
@@ -33,7 +35,7 @@ log = logging.getLogger(__name__)
 _SCIENCE = ("dataset", "encoder", "decoder", "loss", "task", "evaluation", "trainer")
 _NOT_SCIENCE = {
     "dataset": ("root", "source"),
-    "trainer": ("log_every", "checkpoint_seconds", "stack"),
+    "trainer": ("until", "log_every", "checkpoint_seconds", "stack"),
 }
 
 
@@ -66,19 +68,25 @@ class Experiment:
             ConfigError: a seed's folder cannot be used.
             NonFiniteError: some seeds diverged; the others are finished.
         """
+        for seed in self.config.seeds:
+            self._weights_of(seed)  # before anything is written
         pending = []
         with ExitStack() as claims:
             for seed in self.config.seeds:
                 folder = self.folder / f"seed-{seed}"
                 self._prepare(folder, claims)
                 result = read_json(folder / "result.json")
-                if result is None:
+                if result is None or self._goes_on(result):
                     pending.append(seed)
                 else:
                     print(f"{result['status']} already: {folder}/result.json")
             failures = [f for seeds in self._groups(pending) for f in self._fit(seeds)]
         if failures:
             raise NonFiniteError("\nerror: ".join(failures))
+
+    def _goes_on(self, result: dict[str, Any]) -> bool:
+        until = self.config.trainer.until
+        return result["status"] == "paused" and (until is None or until > result["epochs"])
 
     def _prepare(self, folder: Path, claims: ExitStack) -> None:
         """Make a run's folder this process's own, or see that it holds the same run."""
@@ -93,10 +101,12 @@ class Experiment:
                 f"{error.strerror}; name another folder"
             ) from None
         if not claimed:
-            raise ConfigError(
+            raise ClaimedError(
                 f"{folder}: another process trains it; wait until that ends, or end it"
             )
         science = {s: self._science(s) for s in _SCIENCE} | {"data": self.dataset.fingerprint}
+        if self.nodes["pretrained"]["use"] is not Use.none:
+            science["pretrained"] = self._science("pretrained")
         before = read_json(folder / "science.json")
         if before is not None and before != science:
             changed = ", ".join(_differences(before, science, ""))
@@ -153,7 +163,7 @@ class Experiment:
             )
         )
         fit = Fit(
-            lambda: build(self.nodes["task"], "task"),
+            self._task,
             self.dataset,
             self.evaluation,
             OmegaConf.to_object(self.config.trainer),  # type: ignore[arg-type]
@@ -179,6 +189,24 @@ class Experiment:
         # each goes on alone, which changes nothing for those that are well
         return [failure for seed in seeds for failure in self._fit([seed])]
 
+    def _task(self, seed: int) -> nn.Module:
+        """A seed's model before its first step, or to be resumed."""
+        task, part = build(self.nodes["task"], "task"), self.nodes["pretrained"]["part"]
+        weights = self._weights_of(seed)
+        if weights is not None:
+            pretrained.load(task, part, weights)
+        if self.nodes["pretrained"]["use"] is Use.frozen:
+            task.get_submodule(part).requires_grad_(False)
+        return task
+
+    def _weights_of(self, seed: int) -> Path | None:
+        """Folder of the run that a seed's first weights come from; None where it needs none."""
+        begun = (self.folder / f"seed-{seed}" / "checkpoint.pt").exists()
+        if self.nodes["pretrained"]["use"] is Use.none or begun:
+            return None
+        where = (Path(self.config.paths.outputs), self.config.scale, self.dataset.source)
+        return pretrained.trained(self.nodes["pretrained"], seed, *where)
+
     def _tracker(self, seed: int, folder: Path, identity: str | None, step: int) -> Tracker:
         table = self.nodes["tracking"]["group"] or self.config.name
         about = {
@@ -197,7 +225,10 @@ class Experiment:
         tracker = fit.trackers[index]
         metrics: dict[str, float] | None = None
         task = None
-        if failure is None:
+        status = "done"
+        if failure is None and fit.step < fit.total:
+            status, metrics = "paused", fit.reports[index]
+        elif failure is None:
             try:
                 task, metrics = fit.final(index)
             except NonFiniteError as error:
@@ -209,7 +240,7 @@ class Experiment:
             "scale": self.config.scale,
             "source": self.dataset.source,
             "seed": seed,
-            "status": "done" if failure is None else "diverged",
+            "status": status if failure is None else "diverged",
             **({} if failure is None else {"why": failure, "failed_at_step": fit.step}),
             "metrics": metrics,
             "epochs": fit.step / max(fit.per_epoch, 1),

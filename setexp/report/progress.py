@@ -1,4 +1,4 @@
-"""How far a table's runs are: done, diverged, running, failed, interrupted or missing."""
+"""How far a table's runs are: done, paused, diverged, running, failed, interrupted or missing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from setexp.errors import listed
 from setexp.files import read_json
-from setexp.report.records import slug
+from setexp.report.records import run_folder, slug
 from setexp.report.tables import Run, Table
 
 
@@ -40,7 +40,7 @@ def progress(table: Table, outputs: Path, results: Path, scale: str) -> str:
 
 def state(run: Run, seed: int, scale: str, source: str, outputs: Path, results: Path) -> str:
     """What is known of one seed, its run folder before its kept record."""
-    folder = outputs / run.experiment / slug(run.axes) / f"{scale}-{source}" / f"seed-{seed}"
+    folder = run_folder(run, seed, outputs, scale, source)
     kept = results / run.experiment / slug(run.axes) / f"{scale}-{source}-seed{seed}.json"
     for path in (folder / "result.json", kept):
         record = read_json(path)

@@ -32,7 +32,7 @@ class Record:
     Args:
         axes: overrides beyond the experiment, {dotted key: value}.
         source: "real", "procedural" or "synthetic" data.
-        status: "done", or "diverged" without metrics.
+        status: "done"; "paused" with the metrics reported so far; "diverged" without metrics.
         metrics: raw units; names may end in "@inner steps".
         path: where the record was read.
         content: the whole file.
@@ -77,8 +77,10 @@ def read_record(path: Path) -> Record:
     missing = [f for f in _FIELDS if f not in content] if isinstance(content, dict) else _FIELDS
     if missing:
         raise ConfigError(f"{path}: not a result record, {missing[0]!r} is missing; remove it")
-    if content["status"] not in ("done", "diverged"):
-        raise ConfigError(f"{path}: status {content['status']!r}; a record is done or diverged")
+    if content["status"] not in ("done", "paused", "diverged"):
+        raise ConfigError(
+            f"{path}: status {content['status']!r}; a record is done, paused or diverged"
+        )
     values = {f: content[f] for f in _FIELDS} | {
         "axes": dict(sorted(content["axes"].items())),
         "metrics": content["metrics"] or {},
@@ -149,6 +151,11 @@ def _run_folders(folder: Path) -> list[Path]:
             state = read_json(run / "status.json").get("status", "unknown")
             raise ConfigError(f"{run}: not finished (status {state}); only results are kept")
     return runs
+
+
+def run_folder(run: Any, seed: int, outputs: Path, scale: str, source: str) -> Path:
+    """Where a run (`setexp.report.tables.Run`, or alike) of one seed writes."""
+    return outputs / run.experiment / slug(run.axes) / f"{scale}-{source}" / f"seed-{seed}"
 
 
 def slug(axes: Mapping[str, Any]) -> str:

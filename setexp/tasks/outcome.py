@@ -14,10 +14,11 @@ class Outcome(NamedTuple):
 
     Args:
         loss: what is minimised, one value per set, (B,).
-        prediction: x (T, B, N, D) and mask (T, B, N): all inner steps, or T = 1.
+        prediction: x (T, B, N, D) and mask (T, B, N): all inner steps, or T = 1; None of a
+            classifier.
         stats: further values per set, (B,), by name.
     """
 
     loss: Tensor
-    prediction: SetBatch
+    prediction: SetBatch | None
     stats: dict[str, Tensor]

@@ -23,6 +23,7 @@ class Evaluation:
 
     Args:
         losses: per set and averaged over sets, by name.
+        stats: of those a task measures per set (`Outcome.stats`), averaged, by name.
         metrics: functions of all predicted and true sets of a split, each with its own names.
         at: inner steps whose predictions are read, all from one pass of the longest; each name
             then ends in "@steps". Empty: the final prediction, names unchanged.
@@ -33,6 +34,7 @@ class Evaluation:
 
     losses: Mapping[str, nn.Module] = field(default_factory=dict)
     metrics: Mapping[str, Metric] = field(default_factory=dict)
+    stats: Sequence[str] = ()
     at: Sequence[int] = ()
     during: str | None = None
     final: Mapping[str, str] = field(default_factory=dict)
@@ -67,7 +69,9 @@ def evaluate(
     for batch in passes:
         outcome = task(batch, steps=steps)
         values = {} if evaluation.at else {"loss": outcome.loss}
-        for label, prediction in read_at(outcome.prediction, evaluation.at):
+        values |= {name: outcome.stats[name] for name in evaluation.stats}
+        sets = evaluation.losses or evaluation.metrics
+        for label, prediction in read_at(outcome.prediction, evaluation.at) if sets else ():
             for name, loss in evaluation.losses.items():
                 values[name + label] = loss(prediction, batch.target)
             if evaluation.metrics:  # copies, so that the other inner steps are not held

@@ -35,7 +35,7 @@ class Fit:
     """Training of some seeds that are at the same step, and their evaluation.
 
     Args:
-        make_task: builds the model; called once per seed with the global random state seeded.
+        make_task: builds a seed's model, with the global random state seeded.
         dataset, evaluation, trainer: see their classes.
         seeds: seeds; they are stacked if there are several.
         folders: a folder for each, which holds its checkpoint.
@@ -45,7 +45,7 @@ class Fit:
 
     def __init__(
         self,
-        make_task: Callable[[], nn.Module],
+        make_task: Callable[[int], nn.Module],
         dataset: Any,
         evaluation: Evaluation,
         trainer: Trainer,
@@ -59,7 +59,7 @@ class Fit:
         tasks = []
         for seed in seeds:
             torch.manual_seed(derive(seed, "weights"))
-            tasks.append(make_task().to(device))
+            tasks.append(make_task(seed).to(device))
         self.learner: Alone | Stacked = Stacked(tasks) if len(tasks) > 1 else Alone(tasks[0])
         self.parameters = self.learner.named_parameters()
         self.optimizer = (
@@ -71,17 +71,21 @@ class Fit:
         self.total = trainer.epochs * self.per_epoch
         if trainer.steps is not None:
             self.total = min(self.total, trainer.steps)
+        self.end = self.total  # of this process
+        if trainer.until is not None:
+            self.end = min(self.total, trainer.until * self.per_epoch)
         self.step, self.seconds = 0, 0.0
         self.window: list[Tensor] = []
         self.window_sum = torch.zeros(len(tasks), dtype=torch.float64)
         self.window_count = 0
         self.best: list[dict[str, Any] | None] = [None] * len(tasks)
+        self.reports: list[dict[str, float]] = [{} for _ in tasks]
         identities = self._restore()
         self.trackers = [open_tracker(i, t, self.step) for i, t in enumerate(identities)]
         self._losses = torch.compile(self._forward) if trainer.compile else self._forward
 
     def train(self) -> None:
-        """Run all remaining steps.
+        """Run all remaining steps, or those up to a pause.
 
         Raises:
             NonFiniteError: a seed's loss or weights are NaN or infinite; the last checkpoint is
@@ -98,7 +102,7 @@ class Fit:
             )
             if self.step == 0:
                 self._save()
-            while self.step < self.total:
+            while self.step < self.end:
                 epoch = self.step // self.per_epoch
                 for batches in self._batches(epoch):
                     self._step(batches)
@@ -117,7 +121,7 @@ class Fit:
                             "a signal at step %d: saved; the same command resumes", self.step
                         )
                         stop.hand_over()
-                    if self.step == self.total:
+                    if self.step == self.end:
                         break
         self._check()
         self.seconds = time.monotonic() - started
@@ -129,7 +133,8 @@ class Fit:
         best = self.best[index]
         if self.trainer.select is Select.best and best is not None:
             task.load_state_dict(best["model"])
-        return task, measure_final(task, self.dataset, self.evaluation, **self._how(index))
+        measured = measure_final(task, self.dataset, self.evaluation, **self._how(index))
+        return task, measured | self.reports[index]
 
     def _batches(self, epoch: int) -> Iterator[tuple[Batch, ...]]:
         passes = [
@@ -201,6 +206,12 @@ class Fit:
         return "loss " + " ".join(f"{m:.4g}" for m in means[:4])
 
     def _end_of_epoch(self, epoch: int) -> None:
+        if epoch + 1 in self.trainer.report_at:
+            self._check()
+            for index, report in enumerate(self.reports):
+                task, how = self.learner.module(index), self._how(index)
+                measured = measure_final(task, self.dataset, self.evaluation, **how)
+                report |= {f"{name}_ep{epoch + 1}": value for name, value in measured.items()}
         every = self.trainer.evaluate_every
         if not every or (epoch + 1) % every or self.evaluation.during is None:
             return
@@ -254,6 +265,7 @@ class Fit:
                         n: {k: v.clone() for k, v in s.items()} for n, s in optimizer.items()
                     },
                     "best": self.best[index],
+                    "reports": self.reports[index],
                     "rng": rng_state(self.device),
                     "tracker": self.trackers[index].identity,
                 },
@@ -289,5 +301,6 @@ class Fit:
         self.window_count = states[0]["count"]
         self.window_sum = torch.tensor([s["sum"] for s in states], dtype=torch.float64)
         self.best = [s["best"] for s in states]
+        self.reports = [s["reports"] for s in states]
         set_rng_state(states[0]["rng"], self.device)
         return [s["tracker"] for s in states]

@@ -34,6 +34,7 @@ class Trainer:
 
     Args:
         epochs: passes over the training split. steps: stop earlier, after so many steps.
+        until: pause after so many epochs; the same command with more, or null, goes on.
         batch_size: sets a step. eval_batch_size: sets a step of an evaluation.
         optimizer, lr, weight_decay: as PyTorch defines them.
         clip: largest gradient norm of all parameters of one seed; null for none.
@@ -44,6 +45,7 @@ class Trainer:
             20, and 40 from epoch 50 on; the final evaluation uses the decoder's own number, which
             empty lists mean throughout.
         evaluate_every: epochs between evaluations during training; 0 for none.
+        report_at: epochs after which final metrics are taken as well; their names end in "_ep10".
         select, select_metric, select_lower: see `Select`; the metric is an evaluation's.
         precision, compile: see `Precision`; `torch.compile` of the training step.
         log_every: steps between log lines, and between checks that the loss is finite.
@@ -53,6 +55,7 @@ class Trainer:
 
     epochs: int = 1
     steps: int | None = None
+    until: int | None = None
     batch_size: int = 32
     eval_batch_size: int = 32
     optimizer: Optimizer = Optimizer.adam
@@ -67,6 +70,7 @@ class Trainer:
     inner_steps: list[int] = field(default_factory=list)
     inner_epochs: list[int] = field(default_factory=list)
     evaluate_every: int = 0
+    report_at: list[int] = field(default_factory=list)
     select: Select = Select.last
     select_metric: str | None = None
     select_lower: bool = True
@@ -75,6 +79,31 @@ class Trainer:
     log_every: int = 50
     checkpoint_seconds: float = 60.0
     stack: int = 1_000_000
+
+
+class Use(Enum):
+    """What becomes of another run's weights: they are not used; stay as they are; are trained."""
+
+    none = "none"
+    frozen = "frozen"
+    unfrozen = "unfrozen"
+
+
+@dataclass
+class Pretrained:
+    """Where a part of the model gets its first weights.
+
+    Args:
+        use: see `Use`.
+        table, row, column: the cell whose run, of the same seed, scale and data source, has them.
+        part: of both models: "encoder".
+    """
+
+    use: Use = Use.none
+    table: str | None = None
+    row: str | None = None
+    column: str | None = None
+    part: str = "encoder"
 
 
 class TrackingMode(Enum):

@@ -1,0 +1,27 @@
+"""Classifier: a latent vector to scores of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from setexp.ops.layers import MLP
+from setexp.sets import Encoding
+
+
+class Classifier(nn.Module):
+    """An MLP on the latent vector.
+
+    Args:
+        latent: L. hidden: widths of the hidden layers. classes: C.
+
+    Shapes: z (B, L) to logits (B, C).
+    """
+
+    def __init__(self, *, latent: int, hidden: Sequence[int], classes: int) -> None:
+        super().__init__()
+        self.mlp = MLP([latent, *hidden, classes])
+
+    def forward(self, encoding: Encoding) -> Tensor:
+        return self.mlp(encoding.z)

@@ -1,0 +1,13 @@
+"""Cross-entropy of one label per sample."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class CrossEntropyLoss(nn.Module):
+    """Negative log-likelihood of the label: logits (B, C), labels (B,) to (B,)."""
+
+    def forward(self, logits: Tensor, label: Tensor) -> Tensor:
+        return F.cross_entropy(logits, label, reduction="none")

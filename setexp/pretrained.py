@@ -1,0 +1,74 @@
+"""Weights that come from another run, named by the table cell it fills."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from setexp.errors import ConfigError
+from setexp.files import read_json
+from setexp.report.records import run_folder
+from setexp.report.tables import Run, load_table
+from setexp.training import checkpoint
+from setexp.training.settings import Use
+
+
+def origin(node: Mapping[str, Any]) -> Run | None:
+    """The run that has the weights, its seeds left open; None where weights are random.
+
+    Raises:
+        ConfigError: no such table or cell, or one that no run fills.
+    """
+    if node["use"] is Use.none:
+        return None
+    if not node["table"]:
+        raise ConfigError(
+            f"pretrained.use={node['use'].name}: name a cell with pretrained.table, row and column"
+        )
+    table = load_table(node["table"])
+    cell = table.cells.get((node["row"], node["column"]))
+    if cell is None or not cell.experiments:
+        rows, columns = (dict.fromkeys(c[i] for c in table.cells) for i in (0, 1))
+        raise ConfigError(
+            f"pretrained.row={node['row']}, pretrained.column={node['column']}: no such cell in "
+            f"table {table.id}; it has rows {'; '.join(rows)} and columns {'; '.join(columns)}"
+        )
+    return Run("", cell.experiment, cell.axes, ())
+
+
+def trained(node: Mapping[str, Any], seed: int, outputs: Path, scale: str, source: str) -> Path:
+    """The folder of the finished run that has the weights.
+
+    Raises:
+        ConfigError: it has not finished; names the command that trains it.
+    """
+    run = origin(node)
+    assert run is not None, "weights are random"
+    folder = run_folder(run, seed, outputs, scale, source)
+    status = (read_json(folder / "result.json") or {}).get("status", "missing")
+    if status != "done":
+        settings = [*run.overrides, f"seeds=[{seed}]"]
+        settings += [] if scale == "paper" else [f"scale={scale}"]
+        raise ConfigError(
+            f"pretrained.use={node['use'].name}: the run with the weights is {status} ({folder}); "
+            f"python train.py {' '.join(settings)}"
+        )
+    return folder
+
+
+def load(module: nn.Module, part: str, folder: Path) -> None:
+    """Give a part of a model the last weights of a run.
+
+    Raises:
+        ConfigError: the run is of another model.
+    """
+    state = checkpoint.load(folder / "checkpoint.pt")["model"]
+    weights = {k.removeprefix(f"{part}."): v for k, v in state.items() if k.startswith(f"{part}.")}
+    try:
+        module.get_submodule(part).load_state_dict(weights)
+    except (RuntimeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"pretrained.part={part}: {folder} has another model: {reason}") from None

@@ -1,0 +1,82 @@
+"""Runs that begin with another run's weights, and reports and pauses on the way."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from smoke_runs import assert_same_run, complaint, entry, only, perform, read, train
+
+from setexp.training import checkpoint
+
+CLASSIFY = ["experiment=mnist_classify_sum", "pretrained.use=frozen"]
+
+
+@pytest.fixture
+def place(tmp_path: Path, data_root: Path) -> list[str]:
+    return ["scale=smoke", "figures=none", f"paths.outputs={tmp_path}", f"paths.data={data_root}"]
+
+
+def encoder(folder: Path) -> dict[str, torch.Tensor]:
+    model = checkpoint.load(folder / "checkpoint.pt")["model"]
+    return {k: v for k, v in model.items() if k.startswith("encoder.")}
+
+
+def run_of(tmp_path: Path, experiment: str) -> Path:
+    (folder,) = (tmp_path / experiment).glob("*/smoke-procedural/seed-0")
+    return folder
+
+
+def test_a_missing_run_is_named_with_its_command_before_anything_is_written(
+    tmp_path: Path, place: list[str]
+) -> None:
+    said = complaint(*CLASSIFY, "dataset.noise=0.05", *place)
+    command = "python train.py experiment=mnist_sum dataset.noise=0.05 seeds=[0] scale=smoke"
+    assert said.endswith(command)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cell_that_does_not_exist_is_named(place: list[str]) -> None:
+    said = complaint(*CLASSIFY, "pretrained.row=Sum + MPL", *place)
+    assert "pretrained.row=Sum + MPL" in said and "Sum + MLP" in said
+
+
+@pytest.mark.parametrize("use", ["frozen", "unfrozen"])
+def test_a_table_trains_the_run_with_the_weights_first(
+    use: str, tmp_path: Path, place: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = f"run=sum-1ep_{use}"
+    code, errors = entry(capsys, "table=thesis_5_7", run, "seeds=[0]", *place)
+    assert (code, errors) == (0, [])
+    first, second = (run_of(tmp_path, e) for e in ("mnist_sum", "mnist_classify_sum"))
+    assert read(first / "result.json")["status"] == "done"
+    same = [torch.equal(v, encoder(second)[k]) for k, v in encoder(first).items()]
+    assert all(same) if use == "frozen" else not any(same)
+
+
+def test_seeds_begin_with_the_weights_of_their_own_runs(tmp_path: Path, place: list[str]) -> None:
+    """In a stack, too, and the fixed weights of each stay its own."""
+    train(tmp_path / "both", "experiment=mnist_sum", "seeds=[0,1]", *place[3:])
+    outputs = [f"paths.outputs={tmp_path / 'both'}", *place[3:]]
+    perform(*CLASSIFY, "seeds=[0,1]", "scale=smoke", *outputs)
+
+    for seed in (0, 1):
+        (first,) = (tmp_path / "both/mnist_sum").glob(f"*/*/seed-{seed}")
+        (second,) = (tmp_path / "both/mnist_classify_sum").glob(f"*/*/seed-{seed}")
+        before, after = encoder(first), encoder(second)
+        assert all(torch.equal(before[k], after[k]) for k in before)
+        assert read(second / "result.json")["provenance"]["stacked_seeds"] == 2
+
+
+def test_a_pause_reports_and_the_same_command_goes_on(tmp_path: Path, data_root: Path) -> None:
+    arguments = ["experiment=mnist_classify_max", f"paths.data={data_root}", "trainer.epochs=3"]
+    whole = train(tmp_path / "whole", *arguments) / "seed-0"
+    paused = train(tmp_path / "cut", *arguments, "trainer.until=1") / "seed-0"
+    record = read(paused / "result.json")
+    assert (record["status"], record["epochs"]) == ("paused", 1.0)
+    assert record["metrics"].keys() == {"loss_ep1", "accuracy_ep1"}
+    train(tmp_path / "cut", *arguments, "trainer.until=1")
+    assert read(paused / "result.json") == record  # nothing to do
+    train(tmp_path / "cut", *arguments, "trainer.until=2")
+    assert read(paused / "result.json")["epochs"] == 2.0
+    assert_same_run(train(tmp_path / "cut", *arguments) / "seed-0", whole)
+    assert only(tmp_path / "cut") == paused.parent
