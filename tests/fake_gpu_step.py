@@ -71,6 +71,8 @@ def fake_batch(data: dict[str, Any], size: int, device: str) -> Batch:
         classes = torch.rand(size, n, data["classes"], device=device)
         rows = torch.cat([classes, target.x], dim=-1)
         return Batch(target._replace(x=classes), target._replace(x=rows), {})
+    if "threshold" in data:  # digits have labels
+        return Batch(target, target, {"label": torch.zeros(size, dtype=torch.int64, device=device)})
     if "image_size" not in data:
         return Batch(target, target, {})
     side = data["image_size"]
@@ -92,6 +94,10 @@ def evaluation_step(task: nn.Module, evaluation: dict[str, Any], batch: Batch) -
     task.eval()
     losses = {k: build(v, "evaluation.losses") for k, v in evaluation["losses"].items()}
     outcome = task(batch, steps=max(evaluation["at"], default=None))
+    for name in evaluation["stats"]:
+        assert outcome.stats[name].device.type == DEVICE
+    if outcome.prediction is None:
+        return
     for _, prediction in read_at(outcome.prediction, evaluation["at"]):
         assert prediction.x.shape[0] == 1
         for loss in losses.values():

@@ -28,8 +28,12 @@ ARROW = {
     "build": (),
     "rules": ("training",),
     "config": ("training", "report"),
-    "experiment": ("build", "config", "provenance", "report", "training"),
-    "run": ("build", "config", "experiment", "memory", "report", "rules", "training"),
+    "pretrained": ("report", "training"),
+    "experiment": ("build", "config", "pretrained", "provenance", "report", "training"),
+    "run": (
+        *("build", "config", "experiment", "memory", "pretrained", "report", "rules"),
+        "training",
+    ),
 }
 EVERYWHERE = ("errors", "files")
 HYDRA = {"hydra", "omegaconf"}

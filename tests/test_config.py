@@ -89,14 +89,14 @@ def test_a_tables_command_starts_from_its_first_experiment(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("trainer.foo=1", "trainer.foo: unknown key; trainer has epochs, steps, batch_size"),
+        ("trainer.foo=1", "trainer.foo: unknown key; trainer has epochs, steps, until"),
         ("dataset.foo=1", "dataset.foo: unknown key; dataset has _target_, set_size"),
         ("foo=1", "foo: unknown key; the config has name, dataset"),
         ("trainers.lr=1", "trainers.lr: unknown key; there is no section trainers"),
         ("trainer.lr=abc", "trainer.lr=abc: Value 'abc' of type 'str' could not be converted"),
         ("trainer.select=worst", "trainer.select=worst: Invalid value 'worst', expected one of"),
         ("seeds=0", "seeds=0: Invalid value"),
-        ("decoder=nope", "decoder=nope: unknown; choose one of bilstm, dspn, "),
+        ("decoder=nope", "decoder=nope: unknown; choose one of bilstm, classifier, "),
         ("scale=huge", "scale=huge: unknown; choose one of paper, small, smoke"),
         ("pooling=max", "Could not override 'pooling'. Did you mean to override pooling@encoder"),
     ],

@@ -70,7 +70,10 @@ def test_a_diverged_run_exits_with_code_1_and_one_line(
     ("arguments", "expected"),
     [
         (["experiment=nope"], "error: experiment=nope: unknown; choose one of clevr_dspn, "),
-        ([POLYGONS, "decoder=nope"], "error: decoder=nope: unknown; choose one of bilstm, dspn, "),
+        (
+            [POLYGONS, "decoder=nope"],
+            "error: decoder=nope: unknown; choose one of bilstm, classifier, ",
+        ),
         ([POLYGONS, "trainer.lr=abc"], "error: trainer.lr=abc: Value 'abc' of type 'str' could"),
         ([POLYGONS, "dataset.foo=1"], "error: dataset.foo: unknown key; dataset has _target_, "),
         ([POLYGONS, "dataset.set_size=2,4"], "error: dataset.set_size=2,4: several values need -m"),

@@ -24,6 +24,11 @@ RUNS = {
     "thesis/5.1": 12,  # 2 rows x 6 set sizes
     "thesis/5.2": 24,  # 4 rows x 6 set sizes
     "thesis/5.3": 24,
+    "thesis/5.4": 30,  # 5 rows x 6 levels of noise
+    "thesis/5.5": 30,
+    "thesis/5.6": 12,  # 4 poolings x 3 first weights; 1 and 10 epochs read one run
+    "thesis/5.7": 12,
+    "thesis/5.8": 24,  # those of both
     "thesis/6.1": 3,
     "thesis/6.2": 3,  # MLP, RNN, DSPN; 10, 20 and 30 steps read one run
     "thesis/6.3": 3,  # three poolings
@@ -41,6 +46,10 @@ METRICS = {
     "thesis/5.1": {"direct"},
     "thesis/5.2": {"chamfer"},
     "thesis/5.3": {"hungarian"},
+    "thesis/5.4": {"chamfer"},
+    "thesis/5.5": {"chamfer"},
+    "thesis/5.7": {"accuracy_ep1", "accuracy_ep10"},
+    "thesis/5.8": {"accuracy"},
     "thesis/6.1": {"chamfer"},
 }
 POLYGONS = {"id": "x", "seeds": [0], "metric": "direct"}
@@ -72,7 +81,8 @@ def test_labels_seeds_and_configs_are_what_is_printed_and_there(table):
 
 def test_distinct_runs_of_all_tables():
     runs = {(run.experiment, *run.axes.items()) for t in load_tables() for run in t.runs}
-    thesis = 24 + 3 + 5 + 5 + 2  # polygons, MNIST, boxes, state, loss on all steps
+    points = 60 + 24  # MNIST auto-encoded and classified
+    thesis = 24 + points + 3 + 5 + 5 + 2  # polygons, DSPN's MNIST, boxes, state, loss on all steps
     # numbering: Table 4 reads all runs of Table 2; random multisets
     properties = 12
     assert len(runs) == thesis + 45 + 375 + properties

@@ -58,5 +58,7 @@ class PositionWeights(nn.Module):
         ).unsqueeze(-1)
         # hat functions: interpolation as one product, without gathers to differentiate
         hats = torch.relu(1 - (ratio.unsqueeze(-2) * self.n_pieces - knots).abs())
-        weights = self.weight @ hats
-        return weights if size is None else weights * (position < size).unsqueeze(-2)
+        if size is None:
+            return self.weight @ hats
+        weights = torch.bmm(self.weight.expand(len(hats), -1, -1), hats)  # alike in a stack
+        return weights * (position < size).unsqueeze(-2)
