@@ -48,11 +48,11 @@ def main() -> int:
     if arguments.write:
         about = provenance("python benchmarks/bench.py", device, time.monotonic() - started)
         write_json(arguments.write, {"provenance": about, "cases": results})
-    parts = ("contenders", "growth")
-    missed = [
-        c for r in results.values() for p in parts for c in r[p].values() if c["met"] is False
+    judged = [
+        c for r in results.values() for p in (r["growth"], r["contenders"]) for c in p.values()
     ]
-    return 1 if missed else 0
+    missed = any(c["met"] is False or c.get("memory_met") is False for c in judged)
+    return int(missed)
 
 
 def parse() -> argparse.Namespace:
@@ -88,7 +88,8 @@ def measure(case: Case, device: torch.device, repeats: int, seconds: float) -> d
     contenders = {}
     for c in case.contenders:
         ms = statistics.median(times[c.name])
-        bar = case.bars.get(c.name)
+        bar, smaller = case.bars.get(c.name), case.smaller.get(c.name)
+        saved = ratio(memory[first], memory[c.name])
         contenders[c.name] = {
             "ms": ms,
             "fastest_ms": min(times[c.name]),
@@ -96,6 +97,9 @@ def measure(case: Case, device: torch.device, repeats: int, seconds: float) -> d
             "bar": bar,
             "met": None if bar is None else base / ms >= bar,
             "memory_mb": memory[c.name],
+            "memory_ratio": saved,
+            "memory_bar": smaller,
+            "memory_met": None if smaller is None or saved is None else saved >= smaller,
             "share_of_product_rate": case.flops / (ms * 1e-3) / rate if case.flops else None,
         }
     return {
@@ -104,6 +108,11 @@ def measure(case: Case, device: torch.device, repeats: int, seconds: float) -> d
         "contenders": contenders,
         "growth": {name: grown(*parts, device) for name, parts in case.growth.items()},
     }
+
+
+def ratio(reference: float | None, own: float | None) -> float | None:
+    """How many times the reference's memory is a contender's, where both are known."""
+    return None if reference is None or not own else reference / own
 
 
 def grown(
@@ -184,11 +193,14 @@ def show(name: str, case: Case, result: dict[str, Any]) -> None:
     print(f"{name}: {result['rounds']} rounds{products}")
     for label, c in result["contenders"].items():
         bar = "" if c["bar"] is None else f" (bar {c['bar']:g}: {'met' if c['met'] else 'MISSED'})"
-        memory = "     ?" if c["memory_mb"] is None else f"{c['memory_mb']:6.0f}"
+        memory = "     ? MB" if c["memory_mb"] is None else f"{c['memory_mb']:6.0f} MB"
+        if c["memory_bar"] is not None and c["memory_ratio"] is not None:
+            verdict = "met" if c["memory_met"] else "MISSED"
+            memory += f" (1/{c['memory_ratio']:.1f}, bar 1/{c['memory_bar']:g}: {verdict})"
         share = c["share_of_product_rate"]
         share = "" if share is None else f"  {share:4.0%} of product rate"
         print(
-            f"  {label:<28}{c['ms']:9.3f} ms  {memory} MB  {c['speedup']:5.2f}x{bar}{share}",
+            f"  {label:<28}{c['ms']:9.3f} ms  {memory}  {c['speedup']:5.2f}x{bar}{share}",
             flush=True,
         )
     for label, g in result["growth"].items():

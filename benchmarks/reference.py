@@ -469,6 +469,34 @@ class Polygons(Dataset):
         return x[torch.randperm(self.n)], torch.ones(self.n)
 
 
+class Classifier(nn.Module):
+    """Encoder and scores of classes: the batch's mean cross-entropy."""
+
+    def __init__(self, encoder: nn.Module, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.encoder, self.mlp = encoder, mlp(widths)
+
+    def forward(self, given: PointSet, label: Tensor) -> Tensor:
+        return F.cross_entropy(self.mlp(self.encoder(given)[0]), label)
+
+
+class Digits(Dataset):
+    """Images (B, 28, 28) as padded sets of bright pixels in random order, one at a time."""
+
+    def __init__(self, images: Tensor, labels: Tensor, n: int = 342) -> None:
+        self.images, self.labels, self.n = images, labels, n
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        bright = (self.images[index] / 255 > 0.1307).nonzero()
+        points = bright[torch.randperm(len(bright))] / 27
+        rest = self.n - len(points)
+        return F.pad(points, (0, 0, 0, rest)), F.pad(torch.ones(len(points)), (0, rest)), \
+            self.labels[index]  # fmt: skip
+
+
 def loader(data: Dataset, batch_size: int) -> DataLoader:
     """Shuffled batches without the last incomplete one."""
     return DataLoader(data, batch_size, shuffle=True, drop_last=True)
