@@ -17,11 +17,12 @@ def write_run(
     source: str = "synthetic",
     dirty: bool = False,
     finished: str = "2026-01-01T00:00:00+00:00",
+    paused: bool = False,
 ) -> Path:
-    """A finished run's folder; metrics None: it diverged."""
+    """A run's folder with a record; metrics None: it diverged."""
     folder = outputs / experiment / slug(axes) / f"{scale}-{source}" / f"seed-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
-    status = "diverged" if metrics is None else "done"
+    status = "diverged" if metrics is None else "paused" if paused else "done"
     record = {
         "experiment": experiment,
         "axes": axes,

@@ -112,6 +112,18 @@ def test_diverged_seeds_are_shown(outputs):
     assert "Runs done: 1 of 36, 2 diverged." in text_of("thesis/5.1", outputs)
 
 
+def test_a_paused_run_fills_the_cells_it_has_reached(outputs):
+    name = "mnist_classify_max"
+    write_run(outputs, name, {}, 0, {"accuracy_ep1": 0.6}, source="real", paused=True)
+    both = {"accuracy_ep1": 0.8, "accuracy_ep10": 0.9, "accuracy": 0.95}
+    write_run(outputs, name, {}, 1, both, source="real")
+    (block,) = blocks(load_table("thesis/5.7"), read_records(outputs, outputs), load_tables())
+    read = {c: block.measured(cell) for (r, c), cell in block.table.cells.items() if r == "Max"}
+    assert read["1ep random init"] == Measured((0.6, 0.8), diverged=0, lacking=0, wanted=6)
+    assert read["10ep random init"] == Measured((0.9,), diverged=0, lacking=0, wanted=6)
+    assert block.tally == "1 of 72, 1 paused"
+
+
 def test_a_mean_is_over_the_seeds_that_ended_well_and_their_number_is_shown(outputs):
     axes = {"dataset.element_dim": 2, "dataset.set_size": 32, "decoder.steps": 20}
     for seed, value in enumerate((0.02, None, 1e30, 0.04, None)):

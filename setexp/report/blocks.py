@@ -7,6 +7,7 @@ never share a block.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,7 @@ class Measured:
     Args:
         values: the metric of the seeds that have it, raw units, in the order of the seeds.
         diverged: seeds that diverged.
-        lacking: seeds that are done, but without this metric.
+        lacking: seeds that are done, but without this metric. A paused one is not counted.
         wanted: seeds of the table.
     """
 
@@ -69,10 +70,10 @@ class Block:
 
     @property
     def tally(self) -> str:
-        """Runs done of those the table has, each seed a run, and how many diverged."""
-        diverged = sum(r.status == "diverged" for r in self.counted)
-        text = f"{len(self.counted) - diverged} of {self.table.size}"
-        return f"{text}, {diverged} diverged" if diverged else text
+        """Runs done of those the table has, each seed a run, and how many paused or diverged."""
+        count = Counter(record.status for record in self.counted)
+        others = [f"{count[s]} {s}" for s in ("paused", "diverged") if count[s]]
+        return ", ".join([f"{count['done']} of {self.table.size}", *others])
 
     def measured(self, cell: Cell) -> Measured:
         """What fills a cell; of a gain, seeds count that both of its runs have."""
@@ -80,8 +81,12 @@ class Block:
             self.runs.get(_run_of(self.table, experiment, cell.axes).name, {})
             for experiment in cell.experiments
         ]
-        ended = [[r[s] for r in runs] for s in self.table.seeds if all(s in r for r in runs)]
-        done = [records for records in ended if all(r.status == "done" for r in records)]
+        both = [[r[s] for r in runs] for s in self.table.seeds if all(s in r for r in runs)]
+        # a paused run has some metrics, and is on its way to the others
+        ended = [
+            rs for rs in both if all(r.status != "paused" or cell.metric in r.metrics for r in rs)
+        ]
+        done = [records for records in ended if all(r.status != "diverged" for r in records)]
         read = [rs for rs in done if all(cell.metric in r.metrics for r in rs)]
         values = tuple(
             first.metrics[cell.metric] - sum(r.metrics[cell.metric] for r in rest)
