@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -48,16 +49,21 @@ def test_measured_columns_are_those_in_print(script: ModuleType) -> None:
             assert measured.split()[0] == printed
 
 
-@pytest.mark.parametrize("pooling", ["mean", "sum"])
+@pytest.mark.parametrize(
+    "pooling",
+    [
+        {"_target_": "setexp.encoders.pooling.MeanPool", "by_set_size": False},
+        {"_target_": "setexp.encoders.pooling.SumPool"},
+    ],
+    ids=["mean", "sum"],
+)
 def test_without_sorting_idspn_cannot_separate_equal_elements(
-    script: ModuleType, pooling: str
+    script: ModuleType, pooling: dict[str, Any]
 ) -> None:
     """iDSPN, 2.3: what is exclusively multiset-equivariant is the gradient of sorting."""
     nodes = config("experiment=numbering_idspn", "scale=smoke")
     sorting = script.measure(nodes)
-    kind = {"mean": "MeanPool", "sum": "SumPool"}[pooling]
-    target = f"setexp.encoders.pooling.{kind}"
-    nodes["task"]["decoder"]["set_encoder"]["pooling"] = {"_target_": target, "masked": False}
+    nodes["task"]["decoder"]["set_encoder"]["pooling"] = pooling | {"masked": False}
     other = script.measure(nodes)
     assert sorting.multiset < script.ROUNDING < 1e-3 < sorting.set
     assert max(other) < script.ROUNDING
