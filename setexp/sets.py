@@ -19,7 +19,8 @@ class SetBatch(NamedTuple):
     """A batch of padded sets.
 
     Args:
-        x: elements, (..., N, D). Padded rows of data hold zeros; a decoder may leave anything.
+        x: elements, (..., N, D). Padded rows of data hold zeros, or noise; a decoder may leave
+            anything.
         mask: (..., N) of the same dtype: 1 where an element is present, 0 where it is padding.
             Only predictions hold fractions.
     """

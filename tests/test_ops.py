@@ -77,6 +77,27 @@ def test_relaxed_order_is_neural_sort(seed: int, n: int, masked: bool) -> None:
         assert_close(ours, plain, rtol=1e-10, atol=1e-10)
 
 
+@given(seeds, st.integers(1, 9), st.booleans(), st.booleans())
+def test_in_parts_is_the_whole_with_equal_features_too(
+    seed: int, n: int, masked: bool, ties: bool
+) -> None:
+    """Values and gradients."""
+    x = normal(seed, 4, 3, n)
+    x = (x.round() if ties else x).requires_grad_()
+    weights = normal(seed + 1, 4, 3, n).requires_grad_()
+    size = torch.tensor([n, max(1, n - 1), 1, 0])
+    mask = (torch.arange(n) < size[:, None]).to(x.dtype).unsqueeze(1) if masked else None
+    found = []
+    for whole in (1 << 30, 0):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sorting, "_WHOLE_NUMEL", whole)
+            carried = relaxed_order(x, mask).to_elements(weights)
+        value = (carried * normal(seed + 2, 4, 3, n)).sum()
+        found.append((carried, *torch.autograd.grad(value, (x, weights))))
+    for one, other in zip(*found, strict=True):
+        assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("shared", [False, True], ids=["own weights", "shared weights"])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("parts", [False, True], ids=["whole", "in parts"])

@@ -240,3 +240,56 @@ def test_real_mnist_has_the_published_sizes() -> None:
     for i, expected in enumerate(plain_sets(images)):
         found = batches[0].target.x[i, : len(expected)]
         torch.testing.assert_close(in_reading_order(found), expected)
+
+
+def digits(**more: Any) -> SetMnist:
+    return SetMnist(root="nowhere", source="procedural", train_size=40, test_size=10, **more)
+
+
+def test_noise_is_added_to_the_input_alone() -> None:
+    clean, noisy = (one_pass(digits(noise=noise))[0] for noise in (0.0, 0.05))
+    assert torch.equal(noisy.target.x, clean.target.x)
+    assert torch.equal(noisy.input.mask, clean.input.mask)
+    noise = noisy.input.x - noisy.target.x
+    assert abs(float(noise.std()) - 0.05) < 0.002
+    assert (noise[noisy.input.mask == 0] != 0).all()
+    assert (noisy.target.x[noisy.target.mask == 0] == 0).all()
+
+
+def test_noise_may_leave_padding_alone() -> None:
+    batch = one_pass(digits(noise=0.05, noise_on_padding=False))[0]
+    assert (batch.input.x[batch.input.mask == 0] == 0).all()
+    assert (batch.input.x[batch.input.mask == 1] != batch.target.x[batch.target.mask == 1]).all()
+
+
+def test_the_mask_may_be_a_feature_with_noise_of_its_own() -> None:
+    batch = one_pass(digits(mask_feature=True, element_dim=3, noise=0.05))[0]
+    assert torch.equal(batch.target.x[..., 2], batch.target.mask)
+    assert (batch.input.x[..., 2] != batch.target.mask).all()
+
+
+def test_padding_to_the_largest_set_of_each_batch() -> None:
+    full, ragged = (one_pass(digits(pad=pad)) for pad in ("full", "batch"))
+    lengths = set()
+    for whole, cut in zip(full, ragged, strict=True):
+        n = int(whole.target.mask.sum(1).max())
+        assert cut.target.x.shape[1] == n
+        assert torch.equal(cut.target.x, whole.target.x[:, :n])
+        lengths.add(n)
+    assert len(lengths) > 1
+    later = one_pass(digits(pad="batch"), start=1)
+    assert all(torch.equal(a.target.x, b.target.x) for a, b in zip(later, ragged[1:], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"element_dim": 3}, "dataset.element_dim=3"),
+        ({"mask_feature": True}, "dataset.element_dim=2"),
+        ({"noise": -1.0}, "dataset.noise=-1.0"),
+        ({"pad": "no"}, "dataset.pad=no"),
+    ],
+)
+def test_noisy_sets_refuse_what_does_not_fit(arguments: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        digits(**arguments)
