@@ -42,7 +42,7 @@ def main() -> int:
         torch.manual_seed(0)
         case = CASES[name](device, arguments.compile)
         results[name] = measure(case, device, arguments.repeats, arguments.seconds)
-        show(name, case, results[name])
+        show(name, results[name])
         del case
         gc.collect()
     if arguments.write:
@@ -186,7 +186,7 @@ def resident(key: str) -> int:
     raise KeyError(key)
 
 
-def show(name: str, case: Case, result: dict[str, Any]) -> None:
+def show(name: str, result: dict[str, Any]) -> None:
     """Print a case's table."""
     rate = result["product_gflops"]
     products = f", products {rate:.0f} GFLOP/s" if rate else ""
