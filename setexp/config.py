@@ -57,6 +57,7 @@ class EvaluationNodes:
     during: str | None = None
     final: dict[str, str] = field(default_factory=dict)
     drop_last: bool = False
+    double: bool = False
 
 
 @dataclass
@@ -69,8 +70,8 @@ class Config:
     decoder: Any = None
     loss: Any = None
     task: Any = None
-    latent: int = MISSING
-    hidden: int = MISSING
+    latent: int | None = None
+    hidden: int | None = None
     pretrained: Pretrained = field(default_factory=Pretrained)
     evaluation: EvaluationNodes = field(default_factory=EvaluationNodes)
     trainer: Trainer = field(default_factory=Trainer)

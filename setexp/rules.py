@@ -11,6 +11,7 @@ _LEAST = {
     "steps": 0,
     "batch_size": 1,
     "eval_batch_size": 1,
+    "slice": 1,
     "lr": 0,
     "lr_warmup": 0,
     "lr_decay": 0,

@@ -57,7 +57,7 @@ def config(experiment: str) -> dict[str, Any]:
     """An experiment at smoke scale with small sets and few inner steps: only shapes are at work."""
     overrides = [f"experiment={experiment}", "scale=smoke", "dataset.set_size=5"]
     nodes = plain(compose_run(overrides))
-    if "steps" in nodes["task"]["decoder"]:
+    if "steps" in nodes["task"].get("decoder", {}):
         nodes["task"]["decoder"]["steps"] = 2
         nodes["evaluation"]["at"] = [0, 3]
     return nodes
@@ -73,6 +73,9 @@ def fake_batch(data: dict[str, Any], size: int, device: str) -> Batch:
         return Batch(target._replace(x=classes), target._replace(x=rows), {})
     if "threshold" in data:  # digits have labels
         return Batch(target, target, {"label": torch.zeros(size, dtype=torch.int64, device=device)})
+    if "intervals" in data:  # numbers come with their order
+        order = torch.arange(n, device=device).expand(size, n)
+        return Batch(target, target, {"order": order})
     if "image_size" not in data:
         return Batch(target, target, {})
     side = data["image_size"]
@@ -121,7 +124,9 @@ def steps(experiment: str) -> None:
             train_step(Alone(task()), [batch()])
         if trained and stackable(task()):
             train_step(Stacked([task(), task()]), [batch(), batch()])
+        torch.set_default_dtype(torch.float64 if nodes["evaluation"]["double"] else torch.float32)
         evaluation_step(task(), nodes["evaluation"], batch())
+        torch.set_default_dtype(torch.float32)
 
 
 def misplaced_target(experiment: str) -> None:

@@ -33,9 +33,10 @@ STEPS = {
     "multisets": 8,
     "numbering": 4,
     "clevr": 4,
+    "sorting": 16,
 }
 # The others' data is procedural where the real one is missing.
-SYNTHETIC = ("polygons", "multisets", "numbering")
+SYNTHETIC = ("polygons", "multisets", "numbering", "sorting")
 
 
 def steps(experiment: str) -> int:

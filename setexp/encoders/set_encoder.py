@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from setexp.ops.layers import MLP, Linear, LinearInit
+from setexp.ops.layers import MLP, Linear, LinearInit, project
 from setexp.ops.pairs import add_pairs, pair_mask
 from setexp.sets import Encoding, SetBatch
 
@@ -49,7 +49,7 @@ class PairMLP(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         # the weights see the concatenated pair; each half is applied once per element
         first, second = self.pair.weight.chunk(2, dim=-1)
-        hidden = add_pairs(x @ first.mT + self.pair.bias, x @ second.mT)
+        hidden = add_pairs(project(x, first) + self.pair.bias, project(x, second))
         return self.rest(hidden), pair_mask(mask)
 
 

@@ -21,13 +21,25 @@ class LinearInit(Enum):
     pytorch = "pytorch"
 
 
+def project(x: Tensor, weight: Tensor) -> Tensor:
+    """x W^T, rounded alike alone and in a stack of seeds: (..., in), (out, in) to (..., out).
+
+    Products take other routes through the BLAS when they are batched, which changes the last bit.
+    Here they always are, and a width of one is a multiplication.
+    """
+    if weight.shape[1] == 1:
+        return x * weight.squeeze(1)
+    if weight.shape[0] == 1:
+        return (x * weight.squeeze(0)).sum(-1, keepdim=True)
+    y = torch.bmm(x.reshape(1, -1, x.shape[-1]), weight.mT.unsqueeze(0))
+    return y.reshape(*x.shape[:-1], weight.shape[0])
+
+
 class Linear(nn.Linear):
     """A linear layer that rounds alike alone and in a stack of seeds.
 
-    `torch.nn.Linear` fuses the bias into the product when it runs alone but not under `vmap`, and
-    products take other routes through the BLAS when they are batched. Both change the last bit.
-    Here the bias is added afterwards, the product is always a batched one, and a width of one is a
-    multiplication.
+    `torch.nn.Linear` fuses the bias into the product when it runs alone but not under `vmap`, which
+    changes the last bit. Here the bias is added afterwards; see `project` for the product.
 
     Args:
         in_features, out_features, bias: as `torch.nn.Linear` defines them.
@@ -56,13 +68,7 @@ class Linear(nn.Linear):
             nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.in_features == 1:
-            y = x * self.weight.squeeze(1)
-        elif self.out_features == 1:
-            y = (x * self.weight.squeeze(0)).sum(-1, keepdim=True)
-        else:
-            y = torch.bmm(x.reshape(1, -1, self.in_features), self.weight.mT.unsqueeze(0))
-            y = y.reshape(*x.shape[:-1], self.out_features)
+        y = project(x, self.weight)
         return y if self.bias is None else y + self.bias
 
 

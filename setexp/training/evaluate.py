@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ class Evaluation:
         during: split that is read during training; None for none.
         final: splits that are read at the end, with the suffix of their names.
         drop_last: leave an incomplete last batch out, as DSPN's batch-mean objective requires.
+        double: in double precision, for splits whose batches are.
     """
 
     losses: Mapping[str, nn.Module] = field(default_factory=dict)
@@ -39,6 +41,7 @@ class Evaluation:
     during: str | None = None
     final: Mapping[str, str] = field(default_factory=dict)
     drop_last: bool = False
+    double: bool = False
 
 
 @torch.no_grad()
@@ -56,7 +59,7 @@ def evaluate(
     Args:
         steps: inner steps where the evaluation names none; None for the decoder's own number.
     """
-    task.eval()
+    task = (copy.deepcopy(task).double() if evaluation.double else task).eval()
     if evaluation.at:
         steps = max(evaluation.at)
     sums: dict[str, Tensor] = {}

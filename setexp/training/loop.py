@@ -6,11 +6,13 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from setexp.errors import ConfigError, NonFiniteError
 from setexp.sets import Batch
@@ -159,20 +161,25 @@ class Fit:
     def _step(self, batches: tuple[Batch, ...]) -> None:
         epoch = self.step // self.per_epoch
         self._set_learning_rate(learning_rate(self.trainer, epoch, self.step))
-        try:
-            losses = self._losses(batches, inner_steps(self.trainer, epoch))
-        except NonFiniteError as error:
-            self._check()  # an earlier loss may be the cause
-            seeds = ", ".join(self._origin(seed, self.step + 1) for seed in self.seeds)
-            raise NonFiniteError(f"step {self.step + 1} of {seeds}: {error}") from None
         if self.optimizer is not None:
             self.optimizer.zero_grad(set_to_none=True)
-            losses.sum().backward()
+        total = torch.zeros(self.learner.count, device=self.device)
+        for part, share in _slices(batches, self.trainer):
+            try:
+                losses = self._losses(part, inner_steps(self.trainer, epoch)) * share
+            except NonFiniteError as error:
+                self._check()  # an earlier loss may be the cause
+                seeds = ", ".join(self._origin(seed, self.step + 1) for seed in self.seeds)
+                raise NonFiniteError(f"step {self.step + 1} of {seeds}: {error}") from None
+            if self.optimizer is not None:
+                losses.sum().backward()
+            total += losses.detach()
+        if self.optimizer is not None:
             if self.trainer.clip is not None:
                 clip_gradients(self.parameters.values(), self.trainer.clip, self.learner.count)
             self.optimizer.step()
         self.step += 1
-        self.window.append(losses.detach())
+        self.window.append(total)
 
     def _check(self) -> None:
         """Read the losses since the last check, which waits for the device, and judge them."""
@@ -304,3 +311,14 @@ class Fit:
         self.reports = [s["reports"] for s in states]
         set_rng_state(states[0]["rng"], self.device)
         return [s["tracker"] for s in states]
+
+
+def _slices(
+    batches: tuple[Batch, ...], trainer: Trainer
+) -> Iterator[tuple[tuple[Batch, ...], float]]:
+    """Parts of all seeds' batches and the share of the sets they hold."""
+    whole, size = trainer.batch_size, trainer.slice or trainer.batch_size
+    for at in range(0, whole, size):
+        rows = slice(at, at + size)
+        part = batches if size >= whole else tree_map(itemgetter(rows), batches)
+        yield part, min(size, whole - at) / whole

@@ -36,6 +36,7 @@ class Trainer:
         epochs: passes over the training split. steps: stop earlier, after so many steps.
         until: pause after so many epochs; the same command with more, or null, goes on.
         batch_size: sets a step. eval_batch_size: sets a step of an evaluation.
+        slice: sets of a batch that are held at a time, their gradients added up; null for all.
         optimizer, lr, weight_decay: as PyTorch defines them.
         clip: largest gradient norm of all parameters of one seed; null for none.
         lr_epochs, lr_factor: multiply the learning rate at the start of each of these epochs.
@@ -58,6 +59,7 @@ class Trainer:
     until: int | None = None
     batch_size: int = 32
     eval_batch_size: int = 32
+    slice: int | None = None
     optimizer: Optimizer = Optimizer.adam
     lr: float = 1e-3
     weight_decay: float = 0.0

@@ -1,0 +1,95 @@
+"""Sets of random numbers to be sorted (Thesis, 4.4.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+
+from setexp.errors import ConfigError
+from setexp.sets import Batch, SetBatch
+
+
+class Numbers:
+    """Numbers drawn uniformly from an interval, anew in every pass of every split.
+
+    Training is on [0, 1] in single precision; the other splits are in double precision, because
+    intervals such as [1000, 1001] hold too few single precision numbers (Thesis, A.2.1).
+
+    Args:
+        set_size: numbers in a set.
+        element_dim: 1; anything else is refused.
+        train_size, test_size: sets drawn in one pass.
+        intervals: (low, high) of each evaluation split, by its name.
+
+    Batches: input x (B, set_size, 1), all present; target the same numbers in ascending order;
+    `aux["order"]` (B, set_size), the index of the number that belongs at each position.
+
+    Raises:
+        ConfigError: sets of fewer than 2 numbers, or an interval without any.
+    """
+
+    source = "synthetic"
+
+    def __init__(
+        self,
+        *,
+        set_size: int,
+        element_dim: int,
+        train_size: int,
+        test_size: int,
+        intervals: Mapping[str, Sequence[float]],
+    ) -> None:
+        if element_dim != 1:
+            raise ConfigError(f"dataset.element_dim={element_dim}: a number has 1")
+        if set_size < 2:
+            raise ConfigError(f"dataset.set_size={set_size}: sort at least 2 numbers")
+        for name, interval in intervals.items():
+            if len(interval) != 2 or not interval[0] < interval[1]:
+                raise ConfigError(f"dataset.intervals.{name}={list(interval)}: give [low, high]")
+        self.set_size, self.train_size, self.test_size = set_size, train_size, test_size
+        self.intervals = {name: (float(a), float(b)) for name, (a, b) in intervals.items()}
+        self.fingerprint = f"numbers-1 {self.intervals}"
+        self.device = torch.device("cpu")
+
+    def to(self, device: torch.device) -> Numbers:
+        """Draw on this device from now on."""
+        self.device = device
+        return self
+
+    def sizes(self, split: str) -> int:
+        """Sets in one pass over `train` or an interval."""
+        if split != "train" and split not in self.intervals:
+            raise ConfigError(f"split {split}: numbers have train, {', '.join(self.intervals)}")
+        return self.train_size if split == "train" else self.test_size
+
+    def batches(
+        self,
+        split: str,
+        batch_size: int,
+        generator: torch.Generator,
+        *,
+        start: int = 0,
+        shuffle: bool,
+        drop_last: bool,
+    ) -> Iterator[Batch]:
+        """One pass of fresh sets; `shuffle` means nothing here. See `setexp.datasets`."""
+        del shuffle
+        count = self.sizes(split)
+        seed = int(torch.randint(2**31, (), generator=generator, device=self.device))
+        dtype = torch.float32 if split == "train" else torch.float64
+        low, high = self.intervals.get(split, (0.0, 1.0))
+        own = torch.Generator(self.device)
+        end = count - count % batch_size if drop_last else count
+        for at in range(start * batch_size, end, batch_size):
+            own.manual_seed(seed + at)  # each batch by itself, so that any can come first
+            shape = (min(batch_size, end - at), self.set_size)
+            x = torch.rand(shape, generator=own, device=self.device, dtype=dtype)
+            x = low + (high - low) * x
+            ordered, order = x.sort(-1)
+            mask = torch.ones_like(x)
+            yield Batch(
+                SetBatch(x.unsqueeze(-1), mask),
+                SetBatch(ordered.unsqueeze(-1), mask),
+                {"order": order},
+            )
