@@ -21,6 +21,7 @@ RUNS = {
     "idspn/6": 150,  # 2 models
     "idspn/7": 6,  # three poolings, DSPN, another momentum for both
     "idspn/prose/relation-network": 2,  # with and without
+    "thesis/prose/number-sorting": 8,  # set sizes
     "thesis/5.1": 12,  # 2 rows x 6 set sizes
     "thesis/5.2": 24,  # 4 rows x 6 set sizes
     "thesis/5.3": 24,
@@ -85,7 +86,8 @@ def test_distinct_runs_of_all_tables():
     thesis = 24 + points + 3 + 5 + 5 + 2  # polygons, DSPN's MNIST, boxes, state, loss on all steps
     # numbering: Table 4 reads all runs of Table 2; random multisets
     properties = 12
-    assert len(runs) == thesis + 45 + 375 + properties
+    sorting = 8
+    assert len(runs) == sorting + thesis + 45 + 375 + properties
 
 
 def test_a_run_is_spelled_as_a_command():

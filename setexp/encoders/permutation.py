@@ -79,12 +79,13 @@ class PermutationOptimisation(nn.Module):
         elements: features of the elements, (B, N, D) to (B, N, C).
         cost: `OrderingCost`, or None.
         initial: `LinearAssignment` (PO-LA), or None to begin with a uniform assignment (PO-U).
-        shape: of the lattice that positions form, [N] for a sequence; of any length where sets vary.
+        shape: of the lattice that positions form; [N] for a sequence, whose length may vary.
         steps: T. rounds: of Sinkhorn normalisation.
         masked: padded elements take part in nothing and get the last positions; otherwise all are
             taken to be present.
 
-    Shapes: a `SetBatch` with x (B, N, D) to assignments (B, N, N): rows elements, columns positions.
+    Shapes: a `SetBatch` with x (B, N, D) to assignments (B, N, N), rows elements and columns
+    positions.
 
     Raises:
         ValueError: fewer than 0 steps or 1 round, steps without a cost, neither cost nor initial,
