@@ -21,7 +21,6 @@ RUNS = {
     "idspn/6": 150,  # 2 models
     "idspn/7": 6,  # three poolings, DSPN, another momentum for both
     "idspn/prose/relation-network": 2,  # with and without
-    "thesis/prose/number-sorting": 8,  # set sizes
     "thesis/5.1": 12,  # 2 rows x 6 set sizes
     "thesis/5.2": 24,  # 4 rows x 6 set sizes
     "thesis/5.3": 24,
@@ -38,6 +37,7 @@ RUNS = {
     "thesis/A.2": 3,
     "thesis/A.3": 1,
     "thesis/A.4": 1,
+    "thesis/prose/number-sorting": 8,  # set sizes
 }
 METRICS = {
     "idspn/2": {"set_accuracy"},
