@@ -99,6 +99,9 @@ def register() -> None:
     OmegaConf.register_new_resolver("mul", lambda *numbers: math.prod(numbers), replace=True)
     OmegaConf.register_new_resolver("decimals", lambda x, n: f"{x:.{n}f}", replace=True)
     OmegaConf.register_new_resolver("last", lambda items: items[-1], replace=True)
+    OmegaConf.register_new_resolver("pick", lambda key, values: values[key], replace=True)
+    OmegaConf.register_new_resolver("divide", lambda a, b: a // b, replace=True)
+    OmegaConf.register_new_resolver("divide_up", lambda a, b: -(-a // b), replace=True)
 
 
 def _table_sweep(*, _root_: DictConfig) -> dict[str, str]:

@@ -55,8 +55,11 @@ def set_up() -> torch.library.Library:
 
 def config(experiment: str) -> dict[str, Any]:
     """An experiment at smoke scale with small sets and few inner steps: only shapes are at work."""
-    overrides = [f"experiment={experiment}", "scale=smoke", "dataset.set_size=5"]
-    nodes = plain(compose_run(overrides))
+    nodes = plain(compose_run([f"experiment={experiment}", "scale=smoke"]))
+    if "set_size" in nodes["dataset"]:
+        nodes = plain(
+            compose_run([f"experiment={experiment}", "scale=smoke", "dataset.set_size=5"])
+        )
     if "steps" in nodes["task"].get("decoder", {}):
         nodes["task"]["decoder"]["steps"] = 2
         nodes["evaluation"]["at"] = [0, 3]
@@ -65,7 +68,11 @@ def config(experiment: str) -> dict[str, Any]:
 
 def fake_batch(data: dict[str, Any], size: int, device: str) -> Batch:
     """A batch of the shapes that the dataset's config asks for."""
-    n, d = data["set_size"], data["element_dim"]
+    if "tiles" in data:
+        n, side = data["tiles"] ** 2, -(-data["image_size"] // data["tiles"])
+        d = data["channels"] * side**2
+    else:
+        n, d = data["set_size"], data["element_dim"]
     target = SetBatch(torch.rand(size, n, d, device=device), torch.ones(size, n, device=device))
     if "classes" in data:  # numbers and classes are one-hot: any first entry will do
         classes = torch.rand(size, n, data["classes"], device=device)
@@ -73,9 +80,10 @@ def fake_batch(data: dict[str, Any], size: int, device: str) -> Batch:
         return Batch(target._replace(x=classes), target._replace(x=rows), {})
     if "threshold" in data:  # digits have labels
         return Batch(target, target, {"label": torch.zeros(size, dtype=torch.int64, device=device)})
-    if "intervals" in data:  # numbers come with their order
+    if "intervals" in data or "tiles" in data:  # numbers and tiles come with their order
         order = torch.arange(n, device=device).expand(size, n)
-        return Batch(target, target, {"order": order})
+        label = torch.zeros(size, dtype=torch.int64, device=device)
+        return Batch(target, target, {"order": order, "label": label})
     if "image_size" not in data:
         return Batch(target, target, {})
     side = data["image_size"]

@@ -29,6 +29,7 @@ from setexp.config import (
     register,
 )
 from setexp.errors import ConfigError, NonFiniteError
+from setexp.pretrained import origin
 from setexp.run import execute, run
 from setexp.training import checkpoint
 
@@ -45,8 +46,19 @@ def config(*overrides: str) -> dict[str, Any]:
 
 def train(outputs: Path, *overrides: str) -> Path:
     """Run a command's overrides in this process; the folder that holds its seeds' folders."""
+    train_first(outputs, *overrides)
     perform("scale=smoke", "figures=none", f"paths.outputs={outputs}", *overrides)
-    return only(outputs)
+    return only(outputs, config(*overrides)["name"])
+
+
+def train_first(outputs: Path, *overrides: str) -> None:
+    """Train the run that has the first weights of another, if there is one."""
+    first = origin(config(*overrides)["pretrained"])
+    if first is not None:
+        shared = [o for o in overrides if not o.startswith("experiment=")]
+        perform(
+            "scale=smoke", "figures=none", f"paths.outputs={outputs}", *first.overrides, *shared
+        )
 
 
 def perform(*overrides: str) -> None:
@@ -55,9 +67,9 @@ def perform(*overrides: str) -> None:
     execute(compose_run(arguments), arguments)
 
 
-def only(outputs: Path) -> Path:
+def only(outputs: Path, experiment: str = "*") -> Path:
     """The one run folder, "<experiment>/<axes>/<scale>-<source>", below `outputs`."""
-    (folder,) = {path.parent for path in outputs.glob("*/*/*/seed-*")}
+    (folder,) = {path.parent for path in outputs.glob(f"{experiment}/*/*/seed-*")}
     return folder
 
 
@@ -127,10 +139,12 @@ def interrupt(
 
     Batches are counted over the seeds of a stack.
     """
+    train_first(outputs, *overrides)
     with signal_at(monkeypatch, batch, *overrides), pytest.raises(SystemExit) as caught:
         train(outputs, *overrides)
     assert caught.value.code == 128 + signal.SIGTERM
-    folder = next(path for path in sorted(only(outputs).iterdir()) if not done(path))
+    name = config(*overrides)["name"]
+    folder = next(path for path in sorted(only(outputs, name).iterdir()) if not done(path))
     assert read(folder / "status.json")["status"] == "interrupted"
     return checkpoint.load(folder / "checkpoint.pt")
 

@@ -34,13 +34,14 @@ STEPS = {
     "numbering": 4,
     "clevr": 4,
     "sorting": 16,
+    "mosaic": 6,
 }
 # The others' data is procedural where the real one is missing.
 SYNTHETIC = ("polygons", "multisets", "numbering", "sorting")
 
 
 def steps(experiment: str) -> int:
-    if experiment == "polygons_random":
+    if experiment in ("polygons_random", "mosaic_classifier_shuffled"):
         return 0
     return next(count for prefix, count in STEPS.items() if experiment.startswith(prefix))
 

@@ -21,6 +21,10 @@ RUNS = {
     "idspn/6": 150,  # 2 models
     "idspn/7": 6,  # three poolings, DSPN, another momentum for both
     "idspn/prose/relation-network": 2,  # with and without
+    "thesis/4.1": 36,  # 3 models x 3 data sets x 4 numbers of tiles
+    "thesis/4.2": 36,
+    "thesis/4.3": 60,  # and the classifier, and what it does with shuffled tiles
+    "thesis/4.4": 60,
     "thesis/5.1": 12,  # 2 rows x 6 set sizes
     "thesis/5.2": 24,  # 4 rows x 6 set sizes
     "thesis/5.3": 24,
@@ -86,8 +90,8 @@ def test_distinct_runs_of_all_tables():
     thesis = 24 + points + 3 + 5 + 5 + 2  # polygons, DSPN's MNIST, boxes, state, loss on all steps
     # numbering: Table 4 reads all runs of Table 2; random multisets
     properties = 12
-    sorting = 8
-    assert len(runs) == sorting + thesis + 45 + 375 + properties
+    permutations = 36 + 60 + 8  # mosaics told their order and not, number sorting
+    assert len(runs) == permutations + thesis + 45 + 375 + properties
 
 
 def test_a_run_is_spelled_as_a_command():

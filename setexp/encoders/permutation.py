@@ -69,6 +69,15 @@ class LinearAssignment(nn.Module):
         return logits if self.clip is None else logits.clamp(-self.clip, self.clip)
 
 
+class AsGiven(nn.Module):
+    """The assignment that leaves elements where they are, (B, N, D) to (B, N, N)."""
+
+    def forward(self, s: SetBatch, steps: int | None = None) -> Tensor:
+        del steps  # nothing is iterated
+        n = s.x.shape[-2]
+        return torch.eye(n, dtype=s.x.dtype, device=s.x.device).expand(*s.mask.shape, n)
+
+
 class PermutationOptimisation(nn.Module):
     """Descend a learned total cost from a first assignment of elements to positions.
 

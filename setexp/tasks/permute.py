@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from setexp.ops.assignment import assignment as match
@@ -45,9 +44,3 @@ def nearest_order(assignment: Tensor) -> Tensor:
     Shapes: assignments (..., N, N), rows elements and columns positions, to int64 (..., N).
     """
     return match(-assignment.detach().mT)
-
-
-def as_given(given: SetBatch) -> Tensor:
-    """The assignment that leaves elements where they are, (B, N, N)."""
-    n = given.x.shape[-2]
-    return torch.eye(n, dtype=given.x.dtype, device=given.x.device).expand(len(given.x), n, n)

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from setexp.datasets.clevr.objects import BOX_DIM, MAX_OBJECTS, STATE_DIM
 from setexp.datasets.clevr.official import SPLITS, real_store_path
-from setexp.datasets.clevr.pictures import Pictures, fits
 from setexp.datasets.clevr.procedural import procedural_store, recipe_here
 from setexp.datasets.clevr.store import Store
+from setexp.datasets.pictures import Pictures, fits
 from setexp.errors import ConfigError
 from setexp.sets import Batch, SetBatch
 

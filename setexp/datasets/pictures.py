@@ -7,9 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from setexp.datasets.clevr.objects import Array
+Array = NDArray[np.uint8]
 
 _HOST_LIMIT = 10**9
 _COPY_ROWS = 1024
@@ -26,7 +27,7 @@ class Pictures:
     """Images for one split.
 
     Args:
-        images: uint8 (S, 3, H, W), mapped from a file.
+        images: uint8 (S, C, H, W), in memory or mapped from a file.
         device: where batches appear.
         resident: copy all images to the device now, instead of reading each batch from the file.
     """
@@ -42,7 +43,7 @@ class Pictures:
             batches: int64 (B,) each, on the device.
 
         Yields:
-            uint8 (B, 3, H, W) on the device.
+            uint8 (B, C, H, W) on the device.
         """
         if self._resident is not None:
             for rows in batches:
@@ -53,7 +54,7 @@ class Pictures:
             cuts = np.cumsum([len(rows) for rows in batches])[:-1]
             yield from self._stream(np.split(order, cuts))
 
-    def _stream(self, batches: list[Array]) -> Iterator[Tensor]:
+    def _stream(self, batches: list[NDArray[np.int64]]) -> Iterator[Tensor]:
         with ThreadPoolExecutor(max_workers=1) as reader:
             upcoming = reader.submit(self._gather, batches[0])
             for following in [*batches[1:], None]:
@@ -63,7 +64,7 @@ class Pictures:
                 images = images.to(self._device, non_blocking=True)
                 yield images.index_select(0, places.to(self._device, non_blocking=True))
 
-    def _gather(self, rows: Array) -> tuple[Tensor, Tensor]:
+    def _gather(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Images in the order of the file, read in one go, and where each row's image is there."""
         pin = self._device.type == "cuda"
         rank = np.argsort(rows)

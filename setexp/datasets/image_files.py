@@ -1,0 +1,208 @@
+"""Stores of labelled images: one HDF5 file per data set, its images mapped into memory.
+
+`scripts/prepare_images.py` makes them; nothing that reads one knows what it was made from.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from setexp.errors import ConfigError
+
+LAYOUT = 1  # raise it when the meaning of a stored array changes
+SPLITS = ("train", "test")
+_BLOCK = 1000  # images written at a time
+
+Array = NDArray[Any]
+Items = dict[str, tuple[int, Iterator[tuple[Array, int]]]]
+"""By split, the number of images and (image (3, side, side), label) of each."""
+
+
+class Split(NamedTuple):
+    """Images uint8 (S, 3, H, W), mapped from the file, and labels int64 (S,)."""
+
+    images: Array
+    labels: Array
+
+
+class Images(NamedTuple):
+    """A store's two splits, and a short text that tells its content."""
+
+    splits: dict[str, Split]
+    content: str
+
+
+def store_path(root: str | Path, name: str) -> Path:
+    """Where a data set's store lies in the data folder."""
+    return Path(root).expanduser() / "images" / f"{name}.h5"
+
+
+def read_images(path: Path) -> Images:
+    """Open a store.
+
+    Raises:
+        ConfigError: it is not a store, or one of another version.
+    """
+    import h5py
+
+    splits = {}
+    try:
+        with h5py.File(path, "r") as file:
+            layout, origin, checksum = (file.attrs[k] for k in ("layout", "origin", "checksum"))
+            for split in SPLITS:
+                images = file[f"{split}/images"]
+                mapped = np.memmap(
+                    path, np.uint8, mode="r", offset=images.id.get_offset(), shape=images.shape
+                )
+                splits[split] = Split(mapped, np.asarray(file[f"{split}/labels"]))
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise ConfigError(f"{path} is not a store of images ({error}); delete it") from error
+    if layout != LAYOUT:
+        raise ConfigError(f"{path} has layout {layout}, this version reads {LAYOUT}; delete it")
+    return Images(splits, f"{origin} {int(checksum):08x}")
+
+
+def write_images(path: Path, side: int, origin: str, sources: Items) -> None:
+    """Write a store under a temporary name and rename it: whole or absent.
+
+    Args:
+        side: height and width of all images.
+        origin: what they were made from, in a few words.
+        sources: see `Items`.
+    """
+    import h5py
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    checksum = 0
+    try:
+        with h5py.File(unfinished, "w") as file:
+            for split, (count, items) in sources.items():
+                shape = (count, 3, side, side)
+                images = file.create_dataset(f"{split}/images", shape, np.uint8)
+                labels = np.zeros(count, np.int64)
+                for start in range(0, count, _BLOCK):
+                    block = [next(items) for _ in range(min(_BLOCK, count - start))]
+                    rows = np.ascontiguousarray([image for image, _ in block])
+                    images[start : start + len(rows)] = rows
+                    labels[start : start + len(rows)] = [label for _, label in block]
+                    checksum = zlib.crc32(rows.data, checksum)
+                file[f"{split}/labels"] = labels
+                checksum = zlib.crc32(labels.data, checksum)
+            file.attrs.update({"layout": LAYOUT, "origin": origin, "checksum": checksum})
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def cifar10(source: Path, side: int) -> Items:
+    """The official archive's folder `cifar-10-batches-py`, checked by torchvision.
+
+    Raises:
+        ConfigError: it is incomplete or damaged.
+    """
+    from torchvision.datasets import CIFAR10
+
+    _must_be(side, 32)
+    sources: Items = {}
+    for split in SPLITS:
+        try:
+            data = CIFAR10(str(source.parent), train=split == "train", download=False)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"--source {source}: {reason}; unpack the archive again") from None
+        items = zip(data.data.transpose(0, 3, 1, 2), data.targets, strict=True)
+        sources[split] = (len(data.targets), items)
+    return sources
+
+
+def imagenet64(source: Path, side: int) -> Items:
+    """The official 64 x 64 archives' files: train_data_batch_1 to 10 and val_data.
+
+    Raises:
+        ConfigError: one is missing or damaged.
+    """
+    _must_be(side, 64)
+    names = {"train": [f"train_data_batch_{i}" for i in range(1, 11)], "test": ["val_data"]}
+    found = {split: [_archive(source, name) for name in names[split]] for split in SPLITS}
+
+    def items(split: str) -> Iterator[tuple[Array, int]]:
+        for path in found[split]:
+            data, labels = _batch(path)
+            for row, label in zip(data, labels, strict=True):
+                yield row.reshape(3, side, side), int(label) - 1  # the archives count from 1
+
+    counts = {split: sum(len(_batch(path)[1]) for path in found[split]) for split in SPLITS}
+    return {split: (counts[split], items(split)) for split in SPLITS}
+
+
+def folder(source: Path, side: int) -> Items:
+    """Folders train/CLASS/ and test/CLASS/ (or val/) of pictures, cut square and resized.
+
+    Images are stored in a random order, always the same, so that the first few are of all classes.
+
+    Raises:
+        ConfigError: a folder is missing or empty, or the classes differ.
+    """
+    from torchvision.datasets import ImageFolder
+    from torchvision.transforms import CenterCrop, Compose, Resize
+
+    places = {
+        "train": source / "train",
+        "test": next((p for p in (source / "test", source / "val") if p.is_dir()), source / "test"),
+    }
+    shape = Compose([Resize(side), CenterCrop(side)])
+    try:
+        data = {split: ImageFolder(str(place), shape) for split, place in places.items()}
+    except FileNotFoundError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"--source {source}: {reason}") from None
+    if data["train"].classes != data["test"].classes:
+        raise ConfigError(f"--source {source}: train and test have different classes")
+
+    def items(images: Any) -> Iterator[tuple[Array, int]]:
+        for index in np.random.default_rng(0).permutation(len(images)):
+            image, label = images[int(index)]
+            yield np.asarray(image).transpose(2, 0, 1), label
+
+    return {split: (len(images), items(images)) for split, images in data.items()}
+
+
+READERS: dict[str, Callable[[Path, int], Items]] = {
+    "cifar10": cifar10,
+    "imagenet64": imagenet64,
+    "folder": folder,
+}
+
+
+def _must_be(side: int, expected: int) -> None:
+    if side != expected:
+        raise ConfigError(f"--image-size {side}: these images are {expected} pixels wide")
+
+
+def _archive(source: Path, name: str) -> Path:
+    for suffix in (".npz", ""):
+        path = source / f"{name}{suffix}"
+        if path.is_file():
+            return path
+    raise ConfigError(f"--source {source}: {name} is missing; unpack the archives there")
+
+
+def _batch(path: Path) -> tuple[Array, Array]:
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as file:
+                return file["data"], file["labels"]
+        with path.open("rb") as stream:
+            content = pickle.load(stream)
+        return content["data"], np.asarray(content["labels"])
+    except (OSError, KeyError, ValueError, pickle.UnpicklingError, EOFError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); unpack the archive again") from error

@@ -1,0 +1,93 @@
+"""Where labelled images come from: MNIST, CIFAR-10 or 64 x 64 ImageNet, or procedural pictures."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from setexp.datasets.image_files import read_images, store_path
+from setexp.datasets.mnist_images import load_mnist
+from setexp.datasets.sights import draw_sights
+from setexp.errors import ConfigError
+
+_SIZES = {  # procedural pictures of a split, as many as there are real ones
+    "cifar10": {"train": 50_000, "test": 10_000},
+    "imagenet64": {"train": 1_281_167, "test": 50_000},
+}
+_SIDES, _CLASSES = {"cifar10": 32, "imagenet64": 64}, {"cifar10": 10, "imagenet64": 1000}
+_BLOCK = 1_000  # pictures drawn together, so that the first few do not depend on the count
+
+Counts = dict[str, int | None]
+Loaded = dict[str, tuple[NDArray[np.uint8], Tensor]]
+
+
+def load_images(
+    name: str, root: str, source: str, counts: Counts, seed: int
+) -> tuple[Loaded, str, str]:
+    """Images and labels of the splits "train" and "test".
+
+    Args:
+        name: mnist, cifar10 or imagenet64.
+        root: the data folder.
+        source: `real`, `procedural`, or `auto`: real where the files are. See `load_mnist`.
+        counts: of each split, only the first so many images; None for all.
+        seed: of procedural images.
+
+    Returns:
+        By split, images uint8 (S, C, H, W), perhaps mapped from a file, and labels int64 (S,); the
+        source used; and a text that tells real files from others.
+
+    Raises:
+        ConfigError: an unknown name or source, missing or damaged files, too large a count.
+    """
+    if name == "mnist":
+        loaded: Loaded = {}
+        for split, count in counts.items():
+            digits, label, source = load_mnist(
+                root, source, train=split == "train", count=count, seed=seed
+            )
+            loaded[split] = (digits.unsqueeze(1).numpy(), label)
+        return loaded, source, ""
+    if name not in _SIZES:
+        raise ConfigError(f"dataset.images={name}: choose mnist, {', '.join(_SIZES)}")
+    if source not in ("auto", "real", "procedural"):
+        raise ConfigError(f"dataset.source={source}: choose one of auto, real, procedural")
+    path = store_path(root, name)
+    if source == "procedural" or (source == "auto" and not path.exists()):
+        sizes = {split: _count(split, counts[split], most) for split, most in _SIZES[name].items()}
+        return {s: _procedural(name, s, n, seed) for s, n in sizes.items()}, "procedural", ""
+    if not path.exists():
+        raise ConfigError(
+            f"dataset.source=real, but {path} is missing; make it with: python "
+            f"scripts/prepare_images.py {name} --source FOLDER --root {root}"
+        )
+    store = read_images(path)
+    loaded = {}
+    for split, (images, labels) in store.splits.items():
+        n = _count(split, counts[split], len(labels))
+        loaded[split] = (images[:n], torch.from_numpy(labels[:n]))
+    return loaded, "real", store.content
+
+
+def _count(split: str, count: int | None, most: int) -> int:
+    if count is not None and not 1 <= count <= most:
+        raise ConfigError(f"dataset.{split}_size={count}: choose 1 to {most}, or null for all")
+    return count or most
+
+
+@lru_cache(maxsize=2)
+def _procedural(name: str, split: str, count: int, seed: int) -> tuple[NDArray[np.uint8], Tensor]:
+    """The first `count` procedural pictures of a split; kept, since many take minutes."""
+    generator = torch.Generator().manual_seed(2 * seed + int(split == "train"))
+    images = np.empty((count, 3, _SIDES[name], _SIDES[name]), np.uint8)
+    labels = torch.empty(count, dtype=torch.int64)
+    for start in range(0, count, _BLOCK):
+        end = min(start + _BLOCK, count)
+        drawn = torch.randint(_CLASSES[name], (_BLOCK,), generator=generator)
+        pictures = draw_sights(drawn, _CLASSES[name], _SIDES[name], generator=generator)
+        images[start:end], labels[start:end] = pictures[: end - start], drawn[: end - start]
+    return images, labels

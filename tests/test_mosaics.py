@@ -1,0 +1,246 @@
+"""Mosaics: tiles and their order, sources and stores of images, the classifier that reads them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from smoke_runs import ROOT, complaint, only, perform, read, weights
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from setexp.datasets.image_files import read_images, store_path, write_images
+from setexp.datasets.mosaics import Mosaics
+from setexp.datasets.sights import draw_sights
+from setexp.encoders.permutation import AsGiven
+from setexp.errors import ConfigError
+from setexp.losses.cross_entropy import CrossEntropyLoss
+from setexp.ops.tiles import assemble, cut
+from setexp.sets import Batch
+from setexp.tasks.classify_mosaic import ClassifyMosaic, Norm
+
+CIFAR = ["experiment=mosaics_po_u", "dataset=mosaics_cifar10"]
+
+
+def make(root: Path, **changes: Any) -> Mosaics:
+    arguments = {
+        "images": "mnist", "root": str(root), "source": "procedural", "image_size": 28,
+        "channels": 1, "mean": [0.1307], "std": [0.3081], "tiles": 2, "train_size": 10,
+        "test_size": 5,
+    }  # fmt: skip
+    return Mosaics(**{**arguments, **changes})
+
+
+def one_pass(dataset: Mosaics, split: str = "train", **how: Any) -> list[Batch]:
+    how = {"shuffle": True, "drop_last": False} | how
+    return list(dataset.batches(split, 4, torch.Generator().manual_seed(3), **how))
+
+
+def store(root: Path, name: str = "cifar10", side: int = 32) -> dict[str, np.ndarray]:
+    """A store of random images; what it holds."""
+    rng = np.random.default_rng(0)
+    images = {
+        s: rng.integers(0, 256, (6, 3, side, side), dtype=np.uint8) for s in ("train", "test")
+    }
+    items = {s: (6, iter([(image, i % 3) for i, image in enumerate(images[s])])) for s in images}
+    write_images(store_path(root, name), side, "random", items)
+    return images
+
+
+@pytest.mark.parametrize("per_side", [2, 3, 5])
+def test_tiles_of_an_image_make_the_image(per_side: int) -> None:
+    images = torch.randn(2, 3, 30, 30)
+    tiles = cut(images, per_side)
+    side = 30 // per_side
+    assert tiles.shape == (2, per_side**2, 3 * side**2)
+    # the second tile is below the first
+    below = images[:, :, side : 2 * side, :side].flatten(1)
+    assert torch.equal(tiles[:, 1], below)
+    assert torch.equal(assemble(tiles, per_side, (3, side, side)), images)
+
+
+@pytest.mark.parametrize(("tiles", "side"), [(2, 28), (3, 30), (4, 28), (5, 30)])
+def test_batches(tiles: int, side: int, tmp_path: Path) -> None:
+    dataset = make(tmp_path, tiles=tiles)
+    batches = one_pass(dataset)
+    assert [len(b.input.x) for b in batches] == [4, 4, 2]
+    for given, target, aux in batches:
+        assert given.x.shape == (len(given.x), tiles**2, (side // tiles) ** 2)
+        order = aux["order"].unsqueeze(-1).expand_as(given.x)
+        assert torch.equal(given.x.gather(1, order), target.x)
+        assert not torch.equal(given.x, target.x)
+        assert aux["label"].shape == (len(given.x),)
+    first = dataset._images["train"][0]
+    found = torch.cat([b.target.x for b in one_pass(dataset, shuffle=False)])
+    whole = assemble(found, tiles, (1, side // tiles, side // tiles)) * 0.3081 + 0.1307
+    if side == 28:
+        assert_close(whole, torch.from_numpy(first) / 255, rtol=0, atol=1e-6)
+    else:  # enlarged, and rounded to bytes
+        assert_close((whole * 255).round(), whole * 255, rtol=0, atol=1e-3)
+        mean = torch.from_numpy(first).float().mean()
+        assert abs(float((whole * 255).mean() - mean)) < 3
+
+
+def test_a_pass_can_begin_anywhere_and_tiles_can_stay(tmp_path: Path) -> None:
+    dataset = make(tmp_path)
+    whole = one_pass(dataset)
+    for a, b in zip(whole[1:], one_pass(dataset, start=1), strict=True):
+        assert torch.equal(a.input.x, b.input.x) and torch.equal(a.aux["label"], b.aux["label"])
+    still = one_pass(make(tmp_path, shuffled=False))
+    assert all(torch.equal(b.input.x, b.target.x) for b in still)
+    assert torch.equal(still[0].target.x, whole[0].target.x)
+    assert make(tmp_path).fingerprint != make(tmp_path, shuffled=False).fingerprint
+
+
+def test_stores_of_images_are_read_in_place_and_told_apart(tmp_path: Path) -> None:
+    images = store(tmp_path)
+    cifar = {"images": "cifar10", "image_size": 32, "channels": 3, "source": "auto"}
+    ones = {"mean": [0.0] * 3, "std": [1.0] * 3, "train_size": None, "test_size": 4}
+    dataset = make(tmp_path, **cifar, **ones)
+    assert dataset.source == "real" and dataset.sizes("train") == 6 and dataset.sizes("test") == 4
+    assert "random" in dataset.fingerprint
+    found = torch.cat([b.target.x for b in one_pass(dataset, "test", shuffle=False)])
+    assert_close(
+        assemble(found, 2, (3, 16, 16)) * 255, torch.from_numpy(images["test"][:4]).float()
+    )
+    missing = make(tmp_path / "empty", **cifar, **ones | {"train_size": 3, "test_size": 3})
+    assert missing.source == "procedural"
+
+
+@pytest.mark.parametrize("classes", [10, 1000])
+def test_procedural_pictures(classes: int) -> None:
+    label = torch.tensor([3, 3, 7, 9])
+    drawn = draw_sights(label, classes, 32, generator=torch.Generator().manual_seed(0))
+    again = draw_sights(label, classes, 32, generator=torch.Generator().manual_seed(0))
+    assert drawn.shape == (4, 3, 32, 32) and drawn.dtype == torch.uint8
+    assert torch.equal(drawn, again) and not torch.equal(drawn[0], drawn[1])
+    light = drawn.float().mean((1, 2))
+    assert (light[:, 24:].mean(1) > light[:, :8].mean(1)).all()  # from the right
+
+
+def test_a_killed_preparation_leaves_nothing(tmp_path: Path) -> None:
+    def stops() -> Any:
+        yield np.zeros((3, 32, 32), np.uint8), 0
+        raise KeyboardInterrupt
+
+    path = store_path(tmp_path, "cifar10")
+    with pytest.raises(KeyboardInterrupt):
+        write_images(path, 32, "half", {"train": (2, stops()), "test": (0, iter(()))})
+    assert list(path.parent.iterdir()) == []
+
+
+def prepare(*arguments: str) -> subprocess.CompletedProcess[str]:
+    script = [sys.executable, str(ROOT / "scripts/prepare_images.py"), *arguments]
+    return subprocess.run(script, capture_output=True, text=True)
+
+
+def test_a_folder_of_pictures_becomes_a_store(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for split in ("train", "val"):
+        for value, name in ((50, "cat"), (200, "dog")):
+            folder = tmp_path / "pictures" / split / name
+            folder.mkdir(parents=True)
+            Image.new("RGB", (90, 64 + value), (value, 0, 0)).save(folder / "a.png")
+    arguments = ["imagenet64", "--source", str(tmp_path / "pictures"), "--root", str(tmp_path)]
+    found = prepare(*arguments, "--format", "folder")
+    assert found.returncode == 0, found.stderr
+    images = read_images(store_path(tmp_path, "imagenet64"))
+    assert images.content.startswith("folder ")
+    for pictures, labels in images.splits.values():
+        assert sorted(zip(pictures[:, 0, 0, 0].tolist(), labels.tolist(), strict=True)) == [
+            (50, 0), (200, 1)
+        ]  # fmt: skip
+    refused = prepare("cifar10", "--source", str(tmp_path / "nothing"), "--root", str(tmp_path))
+    assert refused.returncode == 2 and refused.stderr.startswith("error: --source")
+    assert len(refused.stderr.splitlines()) == 1
+
+
+def test_official_archives_of_imagenet_become_a_store(tmp_path: Path) -> None:
+    source = tmp_path / "archives"
+    source.mkdir()
+    names = [f"train_data_batch_{i}" for i in range(1, 11)] + ["val_data"]
+    for value, name in enumerate(names):
+        data = np.full((2, 3 * 64 * 64), value, np.uint8)
+        np.savez(source / f"{name}.npz", data=data, labels=np.array([1, 1000]))
+    arguments = ["imagenet64", "--source", str(source), "--root", str(tmp_path)]
+    assert prepare(*arguments).returncode == 0
+    train, test = read_images(store_path(tmp_path, "imagenet64")).splits.values()
+    assert train.images[:, 0, 0, 0].tolist() == [v for v in range(10) for _ in range(2)]
+    assert train.labels.tolist() == [0, 999] * 10 and (test.images == 10).all()
+    (source / "train_data_batch_4.npz").write_bytes(b"half")
+    assert "train_data_batch_4.npz: cannot be read" in prepare(*arguments).stderr
+    (source / "train_data_batch_4.npz").unlink()
+    assert "train_data_batch_4 is missing" in prepare(*arguments).stderr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["dataset.tiles=1"], "dataset.tiles=1: at least 2"),
+        (["dataset.source=real"], "scripts/prepare_images.py cifar10"),
+        (["dataset.source=reel"], "dataset.source=reel"),
+        (["dataset.train_size=50001"], "dataset.train_size=50001: choose 1 to 50000"),
+        (["dataset.image_size=28", "dataset.train_size=4", "dataset.test_size=2"],
+         "dataset.images=cifar10 have 3 and 32"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(overrides: list[str], message: str, tmp_path: Path) -> None:
+    place = [f"paths.data={tmp_path}", f"paths.outputs={tmp_path / 'outputs'}"]
+    assert message in complaint(*CIFAR, *overrides, *place)
+    assert not list(tmp_path.iterdir())
+
+
+def test_damaged_stores_are_refused(tmp_path: Path) -> None:
+    store(tmp_path)
+    path = store_path(tmp_path, "cifar10")
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(ConfigError, match="is not a store of images"):
+        read_images(path)
+
+
+def test_only_the_order_is_learned_through_a_frozen_classifier(
+    tmp_path: Path, data_root: Path
+) -> None:
+    place = ["scale=smoke", f"paths.outputs={tmp_path}", f"paths.data={data_root}"]
+    perform("experiment=mosaic_classifier", "dataset.tiles=2", *place)
+    perform("experiment=mosaics_implicit_po_u", "encoder.elements.width=4", *place)
+    trained = weights(only(tmp_path, "mosaic_classifier") / "seed-0")
+    after = weights(only(tmp_path, "mosaics_implicit_po_u") / "seed-0")
+    same = {k: torch.equal(v, trained[k]) for k, v in after.items() if k.startswith("classifier.")}
+    assert all(same[k] for k in same if "running" not in k and "num_batches" not in k)
+    assert not all(same.values())  # the released code's batch norm goes on
+    record = read(only(tmp_path, "mosaics_implicit_po_u") / "seed-0/result.json")
+    assert record["metrics"].keys() == {"loss", "accuracy", "mse"}
+
+
+class Brightness(nn.Module):
+    """Scores of two classes, by the mean of an image, after batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        mean = self.norm(images).mean((1, 2, 3))
+        return torch.stack([mean, -mean], dim=-1)
+
+
+@pytest.mark.parametrize("norm", Norm)
+def test_batch_norm_of_a_frozen_classifier(norm: Norm, tmp_path: Path) -> None:
+    batch = one_pass(make(tmp_path))[0]
+    batch.aux["label"].remainder_(2)
+    task = ClassifyMosaic(
+        encoder=AsGiven(), classifier=Brightness(), loss=CrossEntropyLoss(), per_side=2,
+        size=(1, 14, 14), norm=norm,
+    )  # fmt: skip
+    outcome = task.train()(batch)
+    moved = bool((task.classifier.norm.running_mean != 0).any())
+    assert moved == (norm is Norm.train)
+    assert_close(outcome.stats["mse"], (batch.input.x - batch.target.x).square().mean((1, 2)))
+    assert not task.eval().classifier.training
