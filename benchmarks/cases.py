@@ -11,7 +11,7 @@ import reference
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from setexp.build import build
 from setexp.config import compose_run, plain
@@ -255,6 +255,73 @@ def mnist_classify(device: torch.device) -> Case:
     )
 
 
+def permuting(
+    encoder: reference.Permutation,
+    data: Dataset,
+    batch_size: int,
+    lr: float,
+    overrides: list[str],
+    device: torch.device,
+) -> Case:
+    """Permutation-optimisation told the order, data included."""
+    task = reference.Permuting(encoder).to(device)
+    optimizer = torch.optim.Adam(task.parameters(), lr=lr)
+    batches = reference.loader(data, batch_size)
+
+    def run() -> None:
+        for given, target in batches:
+            reference.step(task, optimizer, given.to(device), target.to(device))
+
+    overrides = [*overrides, f"trainer.batch_size={batch_size}"]
+    return Case(
+        [
+            Contender("reference", run, len(batches)),
+            ours("one seed", overrides, device)[0],
+            ours("4 seeds stacked", overrides, device, seeds=4)[0],
+        ],
+        {"one seed": 1.5},
+    )
+
+
+def sorting(n: int, device: torch.device) -> Case:
+    """Sorting n numbers, batch 64."""
+    cost = reference.PairCost(1, 16, 1)
+    encoder = reference.Permutation(nn.Identity(), cost, [n], 6, 4)
+    overrides = ["experiment=sorting", f"dataset.set_size={n}", "dataset.train_size=256"]
+    return permuting(encoder, reference.Unsorted(n, 256), 64, 0.1, overrides, device)
+
+
+def sorting_1024(device: torch.device) -> Case:
+    """Sorting 1024 numbers, batch 8: its time and memory; in slices, memory is no larger."""
+    cost = reference.PairCost(1, 16, 1)
+    encoder = reference.Permutation(nn.Identity(), cost, [1024], 6, 4)
+    overrides = ["experiment=sorting", "dataset.set_size=1024", "dataset.train_size=4"]
+    case = permuting(encoder, reference.Unsorted(1024, 4), 4, 0.1, overrides, device)
+    sliced = ours(
+        "one seed, slices of 1",
+        [*overrides, "trainer.batch_size=4", "trainer.slice=1"],
+        device,
+    )[0]
+    return Case([*case.contenders[:2], sliced], {})
+
+
+def mosaics(device: torch.device) -> Case:
+    """MNIST in 3 x 3 tiles, batch 32, data included; digits are procedural."""
+    images, _, _ = load_mnist("", "procedural", train=True, count=640)
+    elements, cost = reference.Tiles(1, 10, 64), reference.PairCost(64 * 25, 64, 2)
+    encoder = reference.Permutation(elements, cost, [3, 3], 4, 4)
+    overrides = [
+        "experiment=mosaics_po_u",
+        "dataset.source=procedural",
+        "dataset.tiles=3",
+        "dataset.train_size=640",
+        "dataset.test_size=1",
+    ]
+    data = reference.Puzzles(images.unsqueeze(1), 3, 0.1307, 0.3081)
+    case = permuting(encoder, data, 32, 1e-3, overrides, device)
+    return Case(case.contenders[:2], case.bars)  # convolutions do not stack
+
+
 def dspn_flops(layers: list[tuple[int, int, int]], steps: int) -> float:
     """Matrix products of a DSPN's set encoder in one optimiser step.
 
@@ -412,6 +479,9 @@ CASES: dict[str, Callable[[torch.device, bool], Case]] = {
     "polygons_hungarian_64": lambda d, c: polygons(64, "hungarian", d, c),
     "mnist_fspool": lambda d, c: mnist_fspool(d),
     "mnist_classify": lambda d, c: mnist_classify(d),
+    "sorting_80": lambda d, c: sorting(80, d),
+    "sorting_1024": lambda d, c: sorting_1024(d),
+    "mosaics_3x3": lambda d, c: mosaics(d),
     "dspn_mnist": lambda d, c: dspn_mnist(d),
     "idspn_8": lambda d, c: multisets(d),
     "numbering": lambda d, c: numbering(d),

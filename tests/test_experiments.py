@@ -99,6 +99,8 @@ def test_every_experiment_trains_resumes_and_is_measured(
         "numbering_idspn",
         "multisets_idspn",
         "clevr_idspn",
+        "sorting",
+        "mosaics_po_u",
     ],
 )
 def test_pictures_are_drawn(experiment: str, tmp_path: Path, data_root: Path) -> None:

@@ -17,6 +17,7 @@ from torch.testing import assert_close
 
 from setexp.build import build
 from setexp.encoders.fspool import FSPool
+from setexp.encoders.permutation import OrderingCost, PermutationOptimisation
 from setexp.losses.base import Steps
 from setexp.losses.chamfer import ChamferLoss
 from setexp.losses.direct import DirectLoss
@@ -24,6 +25,7 @@ from setexp.losses.hungarian import HungarianLoss
 from setexp.ops import sorting
 from setexp.ops.costs import Cost
 from setexp.ops.position_weights import WeightInit
+from setexp.ops.tiles import cut
 from setexp.sets import Batch, Encoding, SetBatch
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -253,3 +255,25 @@ def test_tasks(experiment: str, parts: bool, in_parts: Callable[[bool], None]) -
     given = torch.randn(B, 5) if images else target
     found = task(Batch(given, target, {})).loss.mean()
     alike(found, plain(given, target), parameters, theirs)
+
+
+@pytest.mark.parametrize("shape", [[6], [2, 3]])
+def test_permutation_optimisation(shape: list[int]) -> None:
+    cost = OrderingCost(features=C, hidden=7, axes=len(shape))
+    mine = PermutationOptimisation(
+        elements=nn.Identity(), cost=cost, initial=None, shape=shape, steps=4, rounds=4,
+        masked=False,
+    )  # fmt: skip
+    plain_cost = reference.PairCost(C, 7, len(shape))
+    plain = reference.Permutation(nn.Identity(), plain_cost, shape, 4, 4)
+    parameters, others = load(plain, mine)
+    x = torch.randn(B, N, C)
+    found = mine(SetBatch(x, torch.ones(B, N))).mT @ x
+    alike(found, plain(x), parameters, others)
+
+
+def test_tiles_of_the_reference() -> None:
+    images = torch.randint(256, (1, 1, 28, 28), dtype=torch.uint8)
+    shuffled, ordered = reference.Puzzles(images, 4, 0.1, 0.3)[0]
+    assert_close(ordered, (cut(images.float() / 255, 4)[0] - 0.1) / 0.3)
+    assert_close(shuffled.sort(0).values, ordered.sort(0).values)

@@ -26,6 +26,9 @@ class Mosaics:
         train_size, test_size: only the first so many images of a split; None for all.
         shuffled: false leaves the tiles in their places.
 
+    Attributes:
+        tiles: per side. tile: its size (C, h, h).
+
     Batches: input x (B, N, D), N = tiles ** 2 tiles of D = channels * h * h numbers, all present;
     target the tiles in their places, column by column; `aux["order"]` (B, N), the index of the tile
     that belongs at each place; `aux["label"]` (B,), the image's class.
@@ -62,6 +65,7 @@ class Mosaics:
             )
         self.tiles, self.shuffled = tiles, shuffled
         self.side = -(-image_size // tiles) * tiles
+        self.tile = (channels, self.side // tiles, self.side // tiles)
         self._scale = torch.tensor(std).view(-1, 1, 1) * 255
         self._shift = torch.tensor(mean).view(-1, 1, 1) * 255
         drawn = f"seed {data_seed}" if self.source == "procedural" else content
@@ -78,6 +82,10 @@ class Mosaics:
         self._scale, self._shift = self._scale.to(device), self._shift.to(device)
         self._pictures.clear()
         return self
+
+    def in_colour(self, images: Tensor) -> Tensor:
+        """Normalised images or tiles (..., C, h, w) as values in [0, 1]."""
+        return ((images * self._scale + self._shift) / 255).clamp(0, 1)
 
     def sizes(self, split: str) -> int:
         """Images in one pass over `train` or `test`."""
