@@ -29,12 +29,13 @@ def main() -> int:
     parser.add_argument("name", choices=SIDES, help="which data set")
     parser.add_argument("--source", type=Path, required=True, help="folder of the unpacked files")
     parser.add_argument("--format", choices=READERS, help="default: that of the official files")
+    parser.add_argument("--origin", help="what records say the images are; default: the format")
     parser.add_argument("--root", type=Path, default=Path("data"), help="the project's data folder")
     options = parser.parse_args()
     side, kind = SIDES[options.name], options.format or options.name
     path = store_path(options.root, options.name)
     try:
-        write_images(path, side, kind, READERS[kind](options.source, side))
+        write_images(path, side, options.origin or kind, READERS[kind](options.source, side))
         for split, (images, _) in read_images(path).splits.items():
             print(f"{path}: {len(images)} {split} images")
     except ConfigError as error:

@@ -239,6 +239,7 @@ class Experiment:
             "axes": self.axes,
             "scale": self.config.scale,
             "source": self.dataset.source,
+            "data": self.dataset.fingerprint,
             "seed": seed,
             "status": status if failure is None else "diverged",
             **({} if failure is None else {"why": failure, "failed_at_step": fit.step}),
