@@ -55,7 +55,7 @@ def set_up() -> torch.library.Library:
 
 def config(experiment: str) -> dict[str, Any]:
     """An experiment at smoke scale with small sets and few inner steps: only shapes are at work."""
-    overrides = [f"experiment={experiment}", "scale=smoke", "dataset.set_size=5"]
+    overrides = [f"experiment={experiment}", "scale=smoke", "++dataset.set_size=5"]
     nodes = plain(compose_run(overrides))
     if "steps" in nodes["task"]["decoder"]:
         nodes["task"]["decoder"]["steps"] = 2
@@ -65,6 +65,8 @@ def config(experiment: str) -> dict[str, Any]:
 
 def fake_batch(data: dict[str, Any], size: int, device: str) -> Batch:
     """A batch of the shapes that the dataset's config asks for."""
+    if "max_radius" in data:
+        return fake_circles(data, size, device)
     n, d = data["set_size"], data["element_dim"]
     target = SetBatch(torch.rand(size, n, d, device=device), torch.ones(size, n, device=device))
     if "classes" in data:  # numbers and classes are one-hot: any first entry will do
@@ -77,6 +79,17 @@ def fake_batch(data: dict[str, Any], size: int, device: str) -> Batch:
         return Batch(target, target, {})
     side = data["image_size"]
     return Batch(torch.rand(size, 3, side, side, device=device), target, {})
+
+
+def fake_circles(data: dict[str, Any], size: int, device: str) -> Batch:
+    """Pictures with circles, or pairs of them with a distance."""
+    picture = torch.rand(size, 3, data["image_size"], data["image_size"], device=device)
+    if "counted_size" not in data:
+        return Batch(torch.stack([picture, picture], 1), torch.ones(size, device=device), {})
+    circles, mask = (
+        torch.ones(size, data["set_size"], *rest, device=device) for rest in ((4,), ())
+    )
+    return Batch(picture, SetBatch(circles, mask), {"picture": picture})
 
 
 def train_step(learner: Alone | Stacked, batches: list[Batch]) -> None:

@@ -33,9 +33,10 @@ STEPS = {
     "multisets": 8,
     "numbering": 4,
     "clevr": 4,
+    "sslr": 4,
 }
 # The others' data is procedural where the real one is missing.
-SYNTHETIC = ("polygons", "multisets", "numbering")
+SYNTHETIC = ("polygons", "multisets", "numbering", "sslr_circles", "sslr_matching")
 
 
 def steps(experiment: str) -> int:
