@@ -78,7 +78,8 @@ def fake_batch(data: dict[str, Any], size: int, device: str) -> Batch:
     if "image_size" not in data:
         return Batch(target, target, {})
     side = data["image_size"]
-    return Batch(torch.rand(size, 3, side, side, device=device), target, {})
+    picture = torch.rand(size, 3, side, side, device=device)
+    return Batch(picture, target, {"picture": picture} if data.get("foreground") else {})
 
 
 def fake_circles(data: dict[str, Any], size: int, device: str) -> Batch:

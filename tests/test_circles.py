@@ -20,7 +20,7 @@ SIZES = {"train_size": 64, "val_size": 8, "test_size": 8}
 
 
 def images(**changes: Any) -> CircleImages:
-    settings = {**PRINTED, **SIZES, "counted_size": 6, "data_seed": 0, **changes}
+    settings = {**PRINTED, **SIZES, "max_circles": 10, "counted_size": 6, "data_seed": 0, **changes}
     return CircleImages(**settings)
 
 
@@ -151,5 +151,5 @@ def test_circles_that_do_not_fit_are_refused(make: Any) -> None:
 def test_a_picture_without_room_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"dataset.image_size=16: no room for \d circles"):
         place(torch.tensor([6]), 6, Rules(16, 6, 6), generator())
-    with pytest.raises(ConfigError, match="dataset.set_size=0"):
-        images(set_size=0)
+    with pytest.raises(ConfigError, match="dataset.max_circles=11: 1 to dataset.set_size=10"):
+        images(max_circles=11)

@@ -21,6 +21,8 @@ from setexp.decoders.set_distance import SetDistance, VectorDistance
 from setexp.encoders.grouped_cnn import GroupedCNN
 from setexp.losses.picture import PictureLoss, PixelCost, PixelReduction
 from setexp.metrics.disentanglement import Disentangled, ElementImage
+from setexp.metrics.picture_iou import Direction, ObjectIoU, PictureIoU, rectangles
+from setexp.ops.filled_boxes import filled_boxes
 from setexp.ops.superposition import Superposition, superpose
 from setexp.sets import Batch, SetBatch
 from setexp.tasks.match import Match, SquaredError
@@ -137,6 +139,61 @@ def test_disentangled_by_hand() -> None:
     for image, expected in ((ElementImage.weighted, [1, 0, 0]), (ElementImage.alone, [1, 0, 1])):
         measure = Disentangled(threshold=0.1, image=image)
         assert measure(shown_of(parts), parts[:, 0], objects).tolist() == expected
+
+
+def test_boxes_are_filled_around_what_touches() -> None:
+    mask = torch.zeros(2, 6, 7, dtype=torch.bool)
+    mask[0, 0, 0] = mask[0, 1, 1] = mask[0, 2, 0] = True  # touch at corners
+    mask[0, 4, 3] = mask[0, 5, 3] = True
+    mask[1, ::4, :5] = mask[1, :5, ::4] = mask[1, 2, 2] = True  # a ring around a pixel
+    filled = filled_boxes(mask)
+    expected = torch.zeros_like(mask)
+    expected[0, :3, :2] = expected[0, 4:6, 3] = expected[1, :5, :5] = True
+    assert torch.equal(filled, expected)
+
+
+def boxes(*rows: list[float]) -> SetBatch:
+    x = torch.zeros(1, 3, 4)
+    x[0, : len(rows)] = torch.tensor(rows).reshape(-1, 4)
+    return SetBatch(x, (torch.arange(3) < len(rows)).float().unsqueeze(0))
+
+
+def test_picture_iou_by_hand() -> None:
+    picture = torch.zeros(1, 3, 2, 2)
+    picture[0, 0, 0] = torch.tensor([1.0, 0.001])  # anything but zero is true
+    parts = torch.zeros(1, 1, 3, 2, 2)
+    parts[0, 0, 0, :, 0] = torch.tensor([0.01, 0.02])
+    parts[0, 0, 1] = 0.009
+    measure = PictureIoU(threshold=0.01)
+    nothing = boxes()
+    assert measure(shown_of(parts), picture, nothing).item() == pytest.approx(1 / 3, abs=1e-5)
+    assert measure(shown_of(0 * parts), 0 * picture, nothing).item() == 1
+
+
+@pytest.mark.parametrize(
+    ("direction", "count_empty", "expected"),
+    [
+        # of 4 slots, two true boxes: found by 6 of 9 pixels, and not at all
+        (Direction.true_to_predicted, True, (6 / 9 + 0 + 1 + 1) / 4),
+        (Direction.true_to_predicted, False, (6 / 9 + 0) / 2),
+        # one element shows something
+        (Direction.predicted_to_true, True, (6 / 9 + 1 + 1 + 1) / 4),
+        (Direction.predicted_to_true, False, 6 / 9),
+    ],
+)
+def test_object_iou_by_hand(direction: Direction, count_empty: bool, expected: float) -> None:
+    parts = torch.zeros(1, 4, 3, 8, 8)
+    parts[0, 1, 0, 1:4, 1] = parts[0, 1, 2, 1, 2] = 0.5  # a box of 3 x 2 pixels
+    true = boxes([1 / 8, 1 / 8, 3.9 / 8, 3.9 / 8], [5 / 8, 5 / 8, 7 / 8, 7 / 8])
+    measure = ObjectIoU(threshold=0.01, direction=direction, count_empty=count_empty)
+    found = measure(shown_of(parts), torch.zeros(1, 3, 8, 8), true)
+    assert found.item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_boxes_beyond_the_edge_are_cut() -> None:
+    (drawn,) = rectangles(boxes([-0.3, 0.5, 0.1, 1.2]), torch.Size((4, 8)))
+    assert drawn[0].nonzero().tolist() == [[2, 0], [3, 0]]
+    assert not drawn[1:].any()
 
 
 def test_picture_losses_by_hand() -> None:

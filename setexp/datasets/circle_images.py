@@ -16,13 +16,13 @@ _SPLITS = ("train", "val", "test")
 
 
 class CircleImages:
-    """Fixed pictures of 0 to `set_size` circles; "circles_3" is a split of three in each.
+    """Fixed pictures of 0 to `max_circles` circles; "circles_3" is a split of three in each.
 
     Circles are drawn once per split, by its name and the data seed; pictures in every batch.
 
     Args:
         image_size: side in pixels.
-        set_size: most circles.
+        set_size: rows of a padded set. max_circles: at most as many.
         min_radius, max_radius: of circles, in pixels.
         train_size, val_size, test_size: pictures of a split. counted_size: of one of equal counts.
         data_seed: of all circles. A CPU and a GPU draw others from the same seed.
@@ -42,6 +42,7 @@ class CircleImages:
         *,
         image_size: int,
         set_size: int,
+        max_circles: int,
         min_radius: int,
         max_radius: int,
         train_size: int,
@@ -51,9 +52,11 @@ class CircleImages:
         data_seed: int,
     ) -> None:
         self.rules = Rules(image_size, min_radius, max_radius).checked()
-        if set_size < 1:
-            raise ConfigError(f"dataset.set_size={set_size}: at least 1")
-        self.set_size = set_size
+        if not 1 <= max_circles <= set_size:
+            raise ConfigError(
+                f"dataset.max_circles={max_circles}: 1 to dataset.set_size={set_size}"
+            )
+        self.set_size, self.max_circles = set_size, max_circles
         self._sizes = dict(zip(_SPLITS, (train_size, val_size, test_size), strict=True))
         self.counted_size, self.data_seed = counted_size, data_seed
         self.device = torch.device("cpu")
@@ -76,7 +79,7 @@ class CircleImages:
             names = [*_SPLITS, *(f"circles_{k}" for k in range(1, self.set_size + 1))]
             fixed.manual_seed(1000 * self.data_seed + names.index(split))
             size = (self.sizes(split),)
-            count = torch.randint(self.set_size + 1, size, generator=fixed, device=self.device)
+            count = torch.randint(self.max_circles + 1, size, generator=fixed, device=self.device)
             count = torch.full_like(count, counted) if counted else count
             self._placed[split] = place(count, self.set_size, self.rules, fixed), count
         return self._placed[split]
