@@ -98,6 +98,8 @@ def test_every_experiment_trains_resumes_and_is_measured(
         "numbering_idspn",
         "multisets_idspn",
         "clevr_idspn",
+        "sslr_circles_srn",
+        "sslr_clevr_mlp",
     ],
 )
 def test_pictures_are_drawn(experiment: str, tmp_path: Path, data_root: Path) -> None:
