@@ -191,12 +191,12 @@ class Experiment:
 
     def _task(self, seed: int) -> nn.Module:
         """A seed's model before its first step, or to be resumed."""
-        task, part = build(self.nodes["task"], "task"), self.nodes["pretrained"]["part"]
-        weights = self._weights_of(seed)
-        if weights is not None:
-            pretrained.load(task, part, weights)
-        if self.nodes["pretrained"]["use"] is Use.frozen:
-            task.get_submodule(part).requires_grad_(False)
+        task, weights = build(self.nodes["task"], "task"), self._weights_of(seed)
+        for part in pretrained.parts(self.nodes["pretrained"]):
+            if weights is not None:
+                pretrained.load(task, part, weights)
+            if self.nodes["pretrained"]["use"] is Use.frozen:
+                task.get_submodule(part).requires_grad_(False)
         return task
 
     def _weights_of(self, seed: int) -> Path | None:

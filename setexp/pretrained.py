@@ -59,6 +59,12 @@ def trained(node: Mapping[str, Any], seed: int, outputs: Path, scale: str, sourc
     return folder
 
 
+def parts(node: Mapping[str, Any]) -> list[str]:
+    """The submodules whose weights are taken over, of both models."""
+    part = node["part"]
+    return [part] if isinstance(part, str) else list(part)
+
+
 def load(module: nn.Module, part: str, folder: Path) -> None:
     """Give a part of a model the last weights of a run.
 

@@ -49,7 +49,7 @@ class Batch(NamedTuple):
 
     Args:
         input: what the model sees: a `SetBatch`, or images (B, 3, H, W) in [0, 1].
-        target: what it should produce: a `SetBatch`, or class labels (B,).
+        target: what it should produce: a `SetBatch`, or labels or numbers (B,).
         aux: further tensors with leading B (noise, questions, ...), by name.
     """
 

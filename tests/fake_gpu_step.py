@@ -1,6 +1,6 @@
 """Training and evaluation steps of all experiments on a device that only knows shapes.
 
-    python tests/fake_gpu_step.py EXPERIMENT ...
+    python tests/fake_gpu_step.py DATA_FOLDER EXPERIMENT ...
 
 prints {experiment: what failed, or ""} as JSON. The device is a backend without kernels: operations
 that mix it with the CPU raise, as they would on a GPU; numbers are never computed. The names that
@@ -19,13 +19,15 @@ import torch
 import torch.utils.backend_registration as registration
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_map
 
 from setexp.build import build
 from setexp.config import compose_run, plain, register
-from setexp.sets import Batch, SetBatch
+from setexp.sets import Batch
 from setexp.training import seeds
 from setexp.training.evaluate import read_at
 from setexp.training.optimise import clip_gradients, make_optimizer
+from setexp.training.randomness import for_run
 from setexp.training.seeds import Alone, Stacked, stackable
 from setexp.training.settings import Trainer
 
@@ -53,41 +55,34 @@ def set_up() -> torch.library.Library:
     return library
 
 
-def config(experiment: str) -> dict[str, Any]:
-    """An experiment at smoke scale with small sets and few inner steps: only shapes are at work."""
-    nodes = plain(compose_run([f"experiment={experiment}", "scale=smoke"]))
-    if "set_size" in nodes["dataset"]:
-        nodes = plain(
-            compose_run([f"experiment={experiment}", "scale=smoke", "dataset.set_size=5"])
-        )
+def config(experiment: str, data_root: str) -> dict[str, Any]:
+    """An experiment at smoke scale with few inner steps: only shapes are at work."""
+    overrides = [f"experiment={experiment}", "scale=smoke", f"paths.data={data_root}"]
+    nodes = plain(compose_run(overrides))
+    if "threshold" in nodes["dataset"]:  # digits of few points, for the decoders that list them
+        nodes = plain(compose_run([*overrides, "dataset.threshold=0.99", "dataset.set_size=100"]))
     if "steps" in nodes["task"].get("decoder", {}):
         nodes["task"]["decoder"]["steps"] = 2
-        nodes["evaluation"]["at"] = [0, 3]
+        nodes["evaluation"]["at"] = [0, 3] if nodes["evaluation"]["at"] else []
     return nodes
 
 
-def fake_batch(data: dict[str, Any], size: int, device: str) -> Batch:
-    """A batch of the shapes that the dataset's config asks for."""
-    if "tiles" in data:
-        n, side = data["tiles"] ** 2, -(-data["image_size"] // data["tiles"])
-        d = data["channels"] * side**2
-    else:
-        n, d = data["set_size"], data["element_dim"]
-    target = SetBatch(torch.rand(size, n, d, device=device), torch.ones(size, n, device=device))
-    if "classes" in data:  # numbers and classes are one-hot: any first entry will do
-        classes = torch.rand(size, n, data["classes"], device=device)
-        rows = torch.cat([classes, target.x], dim=-1)
-        return Batch(target._replace(x=classes), target._replace(x=rows), {})
-    if "threshold" in data:  # digits have labels
-        return Batch(target, target, {"label": torch.zeros(size, dtype=torch.int64, device=device)})
-    if "intervals" in data or "tiles" in data:  # numbers and tiles come with their order
-        order = torch.arange(n, device=device).expand(size, n)
-        label = torch.zeros(size, dtype=torch.int64, device=device)
-        return Batch(target, target, {"order": order, "label": label})
-    if "image_size" not in data:
-        return Batch(target, target, {})
-    side = data["image_size"]
-    return Batch(torch.rand(size, 3, side, side, device=device), target, {})
+def real_batch(dataset: Any, split: str, size: int) -> Batch:
+    """One batch of an experiment's data, on the CPU."""
+    generator = torch.Generator().manual_seed(0)
+    how = {"shuffle": True, "drop_last": False}
+    return next(iter(for_run(dataset, 0).batches(split, size, generator, **how)))
+
+
+def fake(batch: Batch, device: str = DEVICE) -> Batch:
+    """Tensors of the same shapes and types on the device, without their numbers."""
+
+    def of(tensor: Tensor) -> Tensor:
+        return torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
+
+    given = tree_map(of, batch.input)
+    target = given if batch.target is batch.input else tree_map(of, batch.target)
+    return Batch(given, target, tree_map(of, batch.aux))
 
 
 def train_step(learner: Alone | Stacked, batches: list[Batch]) -> None:
@@ -116,49 +111,50 @@ def evaluation_step(task: nn.Module, evaluation: dict[str, Any], batch: Batch) -
             assert values.device.type == DEVICE and values.shape == outcome.loss.shape
 
 
-def steps(experiment: str) -> None:
+def steps(experiment: str, data_root: str) -> None:
     """One training step alone, one in a stack where it can be stacked, one evaluation step."""
-    nodes = config(experiment)
-    size, trained = nodes["trainer"]["batch_size"], nodes["trainer"]["steps"] != 0
+    nodes = config(experiment, data_root)
+    trained, evaluation = nodes["trainer"]["steps"] != 0, nodes["evaluation"]
+    dataset = build(nodes["dataset"], "dataset")
+    given = real_batch(dataset, "train", nodes["trainer"]["batch_size"])
+    judged = real_batch(dataset, next(iter(evaluation["final"])), 4)
 
     def task() -> nn.Module:
         return build(nodes["task"], "task")
 
-    def batch() -> Batch:
-        return fake_batch(nodes["dataset"], size, DEVICE)
-
     with FakeTensorMode(), torch.device(DEVICE):
         if trained:
-            train_step(Alone(task()), [batch()])
+            train_step(Alone(task()), [fake(given)])
         if trained and stackable(task()):
-            train_step(Stacked([task(), task()]), [batch(), batch()])
-        torch.set_default_dtype(torch.float64 if nodes["evaluation"]["double"] else torch.float32)
-        evaluation_step(task(), nodes["evaluation"], batch())
+            train_step(Stacked([task(), task()]), [fake(given), fake(given)])
+        torch.set_default_dtype(torch.float64 if evaluation["double"] else torch.float32)
+        evaluation_step(task(), evaluation, fake(judged))
         torch.set_default_dtype(torch.float32)
 
 
-def misplaced_target(experiment: str) -> None:
+def misplaced_target(experiment: str, data_root: str) -> None:
     """The same training step with the targets left on the CPU."""
-    nodes = config(experiment)
+    nodes = config(experiment, data_root)
+    given = real_batch(build(nodes["dataset"], "dataset"), "train", 4)
     with FakeTensorMode(), torch.device(DEVICE):
-        batch = fake_batch(nodes["dataset"], 4, DEVICE)
-        target = fake_batch(nodes["dataset"], 4, "cpu").target
-        train_step(Alone(build(nodes["task"], "task")), [batch._replace(target=target)])
+        batch = fake(given)._replace(target=fake(given, "cpu").target)
+        train_step(Alone(build(nodes["task"], "task")), [batch])
 
 
-def misplaced_weights(experiment: str) -> None:
+def misplaced_weights(experiment: str, data_root: str) -> None:
     """The same training step with one weight left on the CPU."""
-    nodes = config(experiment)
+    nodes = config(experiment, data_root)
+    given = real_batch(build(nodes["dataset"], "dataset"), "train", 4)
     with FakeTensorMode(), torch.device(DEVICE):
         learner = Alone(build(nodes["task"], "task"))
         layer = next(m for m in learner.task.modules() if isinstance(m, nn.Linear))
         layer.weight = nn.Parameter(torch.rand(layer.weight.shape, device="cpu"))
-        train_step(learner, [fake_batch(nodes["dataset"], 4, DEVICE)])
+        train_step(learner, [fake(given)])
 
 
-def failure(check: Callable[[str], None], experiment: str) -> str:
+def failure(check: Callable[[str, str], None], experiment: str, data_root: str) -> str:
     try:
-        check(experiment)
+        check(experiment, data_root)
     except Exception as error:
         return f"{type(error).__name__}: {str(error).splitlines()[0]}"
     return ""
@@ -167,7 +163,8 @@ def failure(check: Callable[[str], None], experiment: str) -> str:
 if __name__ == "__main__":
     kernels = set_up()  # kept until the end
     register()
-    found = {name: failure(steps, name) for name in sys.argv[1:]}
+    root, *experiments = sys.argv[1:]
+    found = {name: failure(steps, name, root) for name in experiments}
     for check in (misplaced_target, misplaced_weights):
-        found[check.__name__] = failure(check, "polygons_mlp_chamfer")
+        found[check.__name__] = failure(check, "polygons_mlp_chamfer", root)
     json.dump(found, sys.stdout)

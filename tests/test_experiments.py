@@ -35,9 +35,10 @@ STEPS = {
     "clevr": 4,
     "sorting": 16,
     "mosaic": 6,
+    "sslr": 4,
 }
 # The others' data is procedural where the real one is missing.
-SYNTHETIC = ("polygons", "multisets", "numbering", "sorting")
+SYNTHETIC = ("polygons", "multisets", "numbering", "sorting", "sslr_circles", "sslr_matching")
 
 
 def steps(experiment: str) -> int:
@@ -101,6 +102,8 @@ def test_every_experiment_trains_resumes_and_is_measured(
         "clevr_idspn",
         "sorting",
         "mosaics_po_u",
+        "sslr_circles_srn",
+        "sslr_clevr_mlp",
     ],
 )
 def test_pictures_are_drawn(experiment: str, tmp_path: Path, data_root: Path) -> None:

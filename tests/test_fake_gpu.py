@@ -10,7 +10,7 @@ import pytest
 from smoke_runs import EXPERIMENTS, ROOT
 
 
-def failures() -> dict[str, str]:
+def failures(data_root: Path) -> dict[str, str]:
     """What failed, by experiment and by deliberate mistake; "" for nothing."""
     try:
         import torch.utils.backend_registration as registration
@@ -21,7 +21,12 @@ def failures() -> dict[str, str]:
         pytest.skip("this PyTorch registers no backends from Python")
     assert FakeTensorMode
     result = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("fake_gpu_step.py")), *EXPERIMENTS],
+        [
+            sys.executable,
+            str(Path(__file__).with_name("fake_gpu_step.py")),
+            str(data_root),
+            *EXPERIMENTS,
+        ],
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -30,8 +35,8 @@ def failures() -> dict[str, str]:
     return json.loads(result.stdout)
 
 
-def test_every_experiments_steps_stay_on_the_device() -> None:
-    found = failures()
+def test_every_experiments_steps_stay_on_the_device(data_root: Path) -> None:
+    found = failures(data_root)
     assert {name: found[name] for name in EXPERIMENTS if found[name]} == {}
     for mistake in ("misplaced_target", "misplaced_weights"):  # the same, made wrong on purpose
         assert "found at least two devices" in found[mistake]

@@ -1,5 +1,6 @@
 """Runs that begin with another run's weights, and reports and pauses on the way."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,8 @@ def encoder(folder: Path) -> dict[str, torch.Tensor]:
     return {k: v for k, v in model.items() if k.startswith("encoder.")}
 
 
-def run_of(tmp_path: Path, experiment: str) -> Path:
-    (folder,) = (tmp_path / experiment).glob("*/smoke-procedural/seed-0")
+def run_of(tmp_path: Path, experiment: str, data: str = "smoke-procedural") -> Path:
+    (folder,) = (tmp_path / experiment).glob(f"*/{data}/seed-0")
     return folder
 
 
@@ -65,6 +66,20 @@ def test_seeds_begin_with_the_weights_of_their_own_runs(tmp_path: Path, place: l
         before, after = encoder(first), encoder(second)
         assert all(torch.equal(before[k], after[k]) for k in before)
         assert read(second / "result.json")["provenance"]["stacked_seeds"] == 2
+
+
+def test_several_parts_begin_with_the_weights_of_one_run(tmp_path: Path, place: list[str]) -> None:
+    train(tmp_path, "experiment=sslr_circles_srn", *place[3:])
+    outputs = ["scale=smoke", f"paths.outputs={tmp_path}", *place[3:]]
+    perform("experiment=sslr_matching_srn_r", "pretrained.use=frozen", *outputs)
+    first, second = (
+        checkpoint.load(run_of(tmp_path, e, "smoke-synthetic") / "checkpoint.pt")["model"]
+        for e in ("sslr_circles_srn", "sslr_matching_srn_r")
+    )
+    taken = [k for k in first if not re.search("running|tracked", k)]
+    assert {k.split(".")[0] for k in taken} == {"encoder", "decoder", "picture"}
+    assert all(torch.equal(first[k], second[k]) for k in taken)
+    assert {k.split(".")[0] for k in second.keys() - first.keys()} == {"distance"}
 
 
 def test_a_pause_reports_and_the_same_command_goes_on(tmp_path: Path, data_root: Path) -> None:

@@ -1,7 +1,8 @@
 """Deep set prediction networks: decode by gradient descent on a set.
 
 DSPN (Thesis, Algorithm 6.1) is differentiated through all inner steps; iDSPN (Zhang et al., 2022)
-through the last one alone, as if it had arrived at a minimum. Everything else is shared.
+through the last one alone, as if it had arrived at a minimum. Set refiners (SSLR, 3.2) start from a
+set that the encoder guesses (`setexp.decoders.initial.EncodedSet`). Everything else is shared.
 """
 
 from __future__ import annotations
@@ -23,16 +24,19 @@ class Objective(Enum):
     """Distance of encodings that inner steps lower, for one sample.
 
     huber: Huber, mean over latent features (DSPN). half_squared: half the square, mean over latent
-    features (iDSPN).
+    features (iDSPN). squared: the square, summed over them (set refiner: SSLR, Eq. 5).
     """
 
     huber = "huber"
     half_squared = "half_squared"
+    squared = "squared"
 
     def __call__(self, encoded: Tensor, z: Tensor) -> Tensor:
         """Twice (B, L) to (B,)."""
         if self is Objective.huber:
             return F.smooth_l1_loss(encoded, z, reduction="none").mean(-1)
+        if self is Objective.squared:
+            return (encoded - z).square().sum(-1)
         return 0.5 * (encoded - z).square().mean(-1)
 
 

@@ -1,4 +1,5 @@
-"""Where iterative decoders start: a learned set, a random one, or slots from a learned normal."""
+"""Where iterative decoders start: a learned set, a random one, the encoder's guess, or slots from a
+learned normal distribution."""
 
 from __future__ import annotations
 
@@ -62,6 +63,26 @@ class RandomSet(nn.Module):
     def forward(self, encoding: Encoding) -> Tensor:
         z = encoding.z
         return torch.randn(len(z), *self.shape, device=z.device, dtype=z.dtype) * self.std
+
+
+class EncodedSet(nn.Module):
+    """The elements that the encoder made: the first guess of a set refiner (SSLR, Eq. 4).
+
+    Args:
+        learned: the guess learns from what becomes of it, as the paper says; the released code cuts
+            its gradient, so that only the layers below are trained, by way of the latent vector.
+
+    Shapes: encoded elements x (B, N, D) to rows (B, N, D).
+    """
+
+    def __init__(self, *, learned: bool) -> None:
+        super().__init__()
+        self.learned = learned
+
+    def forward(self, encoding: Encoding) -> Tensor:
+        assert encoding.elements is not None, "the encoder must yield elements"
+        rows = encoding.elements.x
+        return rows if self.learned else rows.detach()
 
 
 class GaussianSlots(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 
 class Optimizer(Enum):
@@ -93,19 +94,19 @@ class Use(Enum):
 
 @dataclass
 class Pretrained:
-    """Where a part of the model gets its first weights.
+    """Where parts of the model get their first weights.
 
     Args:
         use: see `Use`.
         table, row, column: the cell whose run, of the same seed, scale and data source, has them.
-        part: of both models: "encoder".
+        part: of both models, by name; or a list of several.
     """
 
     use: Use = Use.none
     table: str | None = None
     row: str | None = None
     column: str | None = None
-    part: str = "encoder"
+    part: Any = "encoder"
 
 
 class TrackingMode(Enum):

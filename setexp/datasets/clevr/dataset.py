@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from setexp.datasets.clevr.foreground import load_masks, mask_path, procedural_masks, unpack
 from setexp.datasets.clevr.objects import BOX_DIM, MAX_OBJECTS, STATE_DIM
 from setexp.datasets.clevr.official import SPLITS, real_store_path
 from setexp.datasets.clevr.procedural import procedural_store, recipe_here
@@ -48,10 +49,12 @@ class ClevrSets:
         train_size, test_size: images used of the two splits, from the first on; None = all of a
             real release, or 70,000 and 15,000 procedural ones.
         data_seed: of procedural scenes.
+        foreground: deliver the pictures without their background as well.
         resident: "always" or "never" keep all images of a split in the device's memory; "auto" =
             where they take less than 1 GB of a CPU's or a quarter of a GPU's free memory.
 
-    Batches: input (B, 3, H, W) in [0, 1], target `SetBatch` x (B, set_size, element_dim), float32.
+    Batches: input (B, 3, H, W) in [0, 1], target `SetBatch` x (B, set_size, element_dim), float32;
+    with `foreground`, aux "picture": the input, black where no object is seen.
 
     Raises:
         ConfigError: a wrong setting, or real data that is missing or too small.
@@ -71,6 +74,7 @@ class ClevrSets:
         train_size: int | None,
         test_size: int | None,
         data_seed: int = 0,
+        foreground: bool = False,
         resident: str = "auto",
     ) -> None:
         for key, value in (("source", source), ("target", target), ("resident", resident)):
@@ -87,6 +91,7 @@ class ClevrSets:
             if size is not None and size < 1:
                 raise ConfigError(f"dataset.{key}={size}; must be at least 1")
         self.target, self.set_size, self.resident = target, set_size, resident
+        self.foreground = foreground
         self.device = torch.device("cpu")
         self._root = Path(root)
         self._image_size = image_size
@@ -147,7 +152,13 @@ class ClevrSets:
 
     def _choose(self, source: str) -> str:
         paths = [real_store_path(self._root, self._image_size, split) for split in SPLITS]
-        missing = [path for path in paths if not path.exists()]
+        masks = [mask_path(path) for path in paths if self.foreground]
+        missing = [path for path in [*paths, *masks] if not path.exists()]
+        if source == "real" and missing and missing[0] in masks:
+            raise ConfigError(
+                f"dataset.source=real, but {missing[0]} is missing: the official release has no "
+                "masks of its objects; see docs/data.md, or use dataset.source=procedural"
+            )
         if source == "real" and missing:
             raise ConfigError(
                 f"dataset.source=real, but {missing[0]} is missing; make it with: python"
@@ -199,20 +210,33 @@ class ClevrSets:
                 Pictures(store.images[:count], self.device, resident=resident),
                 _labels(store.array(self.target, 0, count), self.set_size, self.device),
                 _labels(store.array("mask", 0, count), self.set_size, self.device),
+                self._masks(name) if self.foreground else None,
             )
         return self._loaded[name]
+
+    def _masks(self, name: str) -> Tensor:
+        store, count = self._stores[name], self._counts[name]
+        path = mask_path(store.path)
+        if self.source == "procedural":
+            path = procedural_masks(store.path, name, count, self._recipe)
+        packed = load_masks(path, (count, *store.images.shape[1:]))
+        return torch.from_numpy(packed).to(self.device)
 
 
 class _Split:
     """One stored split on a device."""
 
-    def __init__(self, pictures: Pictures, x: Tensor, mask: Tensor) -> None:
-        self.pictures, self.x, self.mask = pictures, x, mask
+    def __init__(self, pictures: Pictures, x: Tensor, mask: Tensor, shown: Tensor | None) -> None:
+        self.pictures, self.x, self.mask, self.shown = pictures, x, mask, shown
 
     def batches(self, rows: list[Tensor]) -> Iterator[Batch]:
         for some, images in zip(rows, self.pictures.batches(rows), strict=True):
             target = SetBatch(self.x.index_select(0, some), self.mask.index_select(0, some))
-            yield Batch(input=images.float().div_(255), target=target, aux={})
+            images, aux = images.float().div_(255), {}
+            if self.shown is not None:
+                shown = unpack(self.shown.index_select(0, some), images.shape[-1])
+                aux["picture"] = images * shown
+            yield Batch(input=images, target=target, aux=aux)
 
 
 def _stored_as(split: str) -> str:

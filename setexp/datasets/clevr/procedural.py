@@ -12,7 +12,7 @@ import torch
 
 from setexp.datasets.clevr.objects import HEIGHT, WIDTH, read_scenes
 from setexp.datasets.clevr.render import render
-from setexp.datasets.clevr.scenes import sample_scenes, to_official
+from setexp.datasets.clevr.scenes import Scenes, sample_scenes, to_official
 from setexp.datasets.clevr.store import (
     LAYOUT,
     PART_SIZE,
@@ -114,18 +114,23 @@ def _render_store(path: Path, split: str, count: int, recipe: Recipe) -> None:
     merge_parts(path, parts, {**about, "width": WIDTH, "height": HEIGHT})
 
 
-def _draw_part(
-    split: str, start: int, stop: int, recipe: Recipe, report: Callable[[int], object]
-) -> Iterator[Block]:
-    """Scenes start:stop of a split, from a seed of their own."""
+def draw_scenes(split: str, start: int, stop: int, recipe: Recipe) -> Scenes:
+    """Scenes start:stop of a split, which are a part, from a seed of their own."""
     label = f"{recipe.data_seed} {split} {start}"
     seed = int.from_bytes(hashlib.sha256(label.encode()).digest()[:7])
-    drawn = sample_scenes(
+    return sample_scenes(
         stop - start,
         generator=torch.Generator(recipe.drawn_on).manual_seed(seed),
         min_objects=recipe.min_objects,
         max_objects=recipe.max_objects,
     )
+
+
+def _draw_part(
+    split: str, start: int, stop: int, recipe: Recipe, report: Callable[[int], object]
+) -> Iterator[Block]:
+    """Scenes start:stop of a split, described and rendered."""
+    drawn = draw_scenes(split, start, stop, recipe)
     described = to_official(drawn, split, start)
     for first in range(0, stop - start, _RENDER_CHUNK):
         rows = slice(first, first + _RENDER_CHUNK)

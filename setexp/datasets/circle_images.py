@@ -1,0 +1,118 @@
+"""Pictures of circles, to be taken apart without being told what they show (SSLR, 4.1)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from setexp.datasets.circles import Rules, draw, place
+from setexp.errors import ConfigError
+from setexp.sets import Batch, SetBatch
+
+_SPLITS = ("train", "val", "test")
+
+
+class CircleImages:
+    """Fixed pictures of 0 to `max_circles` circles; "circles_3" is a split of three in each.
+
+    Circles are drawn once per split, by its name and the data seed; pictures in every batch.
+
+    Args:
+        image_size: side in pixels.
+        set_size: rows of a padded set. max_circles: at most as many.
+        min_radius, max_radius: of circles, in pixels.
+        train_size, val_size, test_size: pictures of a split. counted_size: of one of equal counts.
+        data_seed: of all circles. A CPU and a GPU draw others from the same seed.
+
+    Batches: input (B, 3, X, Y); target x (B, set_size, 4), the circles' x, y, radius and colour,
+    which no loss sees; aux "picture" is what should come out, the input itself.
+
+    Raises:
+        ConfigError: circles that do not fit, or no such split.
+    """
+
+    source = "synthetic"
+    fingerprint = "circles-1"
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        set_size: int,
+        max_circles: int,
+        min_radius: int,
+        max_radius: int,
+        train_size: int,
+        val_size: int,
+        test_size: int,
+        counted_size: int,
+        data_seed: int,
+    ) -> None:
+        self.rules = Rules(image_size, min_radius, max_radius).checked()
+        if not 1 <= max_circles <= set_size:
+            raise ConfigError(
+                f"dataset.max_circles={max_circles}: 1 to dataset.set_size={set_size}"
+            )
+        self.set_size, self.max_circles = set_size, max_circles
+        self._sizes = dict(zip(_SPLITS, (train_size, val_size, test_size), strict=True))
+        self.counted_size, self.data_seed = counted_size, data_seed
+        self.device = torch.device("cpu")
+        self._placed: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def to(self, device: torch.device) -> CircleImages:
+        """Draw on this device from now on."""
+        self.device = device
+        self._placed.clear()
+        return self
+
+    def sizes(self, split: str) -> int:
+        """Pictures in one pass over a split."""
+        return self.counted_size if self._counted(split) else self._sizes[split]
+
+    def circles(self, split: str) -> tuple[Tensor, Tensor]:
+        """Circles (S, set_size, 4) of a split's pictures, and how many each has, (S,)."""
+        if split not in self._placed:
+            fixed, counted = torch.Generator(self.device), self._counted(split)
+            names = [*_SPLITS, *(f"circles_{k}" for k in range(1, self.set_size + 1))]
+            fixed.manual_seed(1000 * self.data_seed + names.index(split))
+            size = (self.sizes(split),)
+            count = torch.randint(self.max_circles + 1, size, generator=fixed, device=self.device)
+            count = torch.full_like(count, counted) if counted else count
+            self._placed[split] = place(count, self.set_size, self.rules, fixed), count
+        return self._placed[split]
+
+    def batches(
+        self,
+        split: str,
+        batch_size: int,
+        generator: torch.Generator,
+        *,
+        start: int = 0,
+        shuffle: bool,
+        drop_last: bool,
+    ) -> Iterator[Batch]:
+        """One pass; see `setexp.datasets`."""
+        circles, count = self.circles(split)
+        order = torch.arange(len(count), device=self.device)
+        if shuffle:
+            order = torch.randperm(len(count), generator=generator, device=self.device)
+        slots = torch.arange(self.set_size, device=self.device)
+        end = len(count) - len(count) % batch_size if drop_last else len(count)
+        for at in range(start * batch_size, end, batch_size):
+            rows = order[at : min(at + batch_size, end)]
+            mask = (slots < count[rows].unsqueeze(-1)).float()
+            target = SetBatch(circles[rows].float(), mask)
+            picture = draw(target.x, mask, self.rules.image_size)
+            yield Batch(input=picture, target=target, aux={"picture": picture})
+
+    def _counted(self, split: str) -> int:
+        """Circles in each picture of a split of equal counts; 0 of the others."""
+        found = re.fullmatch(r"circles_(\d+)", split)
+        if not found and split not in self._sizes:
+            raise ConfigError(f"split {split}: circles have {', '.join(_SPLITS)} and circles_K")
+        if found and not 1 <= int(found[1]) <= self.set_size:
+            raise ConfigError(f"split {split}: dataset.set_size={self.set_size} circles at most")
+        return int(found[1]) if found else 0

@@ -1,0 +1,110 @@
+"""Pairs of pictures of the same circles in other places: how far did they move? (SSLR, 4.3)"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from setexp.datasets.circles import Rules, anywhere, draw, place, reach, touching
+from setexp.errors import ConfigError
+from setexp.sets import Batch
+
+_SPLITS = ("train", "val", "test")
+_CIRCLES = 2
+
+
+class CirclePairs:
+    """Fixed pairs of pictures of two circles each, and the sum of their squared ways.
+
+    The second picture's circles have the radii and colours of the first's; their places are drawn
+    together, again where they touch in one colour, or where neither has moved.
+
+    Args:
+        image_size: side in pixels.
+        min_radius, max_radius: of circles, in pixels.
+        train_size, val_size, test_size: pairs of a split.
+        data_seed: of all pairs. A CPU and a GPU draw others from the same seed.
+
+    Batches: input (B, 2, 3, X, Y), target (B,) in units of the picture's squared side.
+
+    Raises:
+        ConfigError: circles that do not fit.
+    """
+
+    source = "synthetic"
+    fingerprint = "circle-pairs-1"
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        min_radius: int,
+        max_radius: int,
+        train_size: int,
+        val_size: int,
+        test_size: int,
+        data_seed: int,
+    ) -> None:
+        self.rules = Rules(image_size, min_radius, max_radius).checked()
+        self._sizes = dict(zip(_SPLITS, (train_size, val_size, test_size), strict=True))
+        self.data_seed, self.device = data_seed, torch.device("cpu")
+        self._placed: dict[str, Tensor] = {}
+
+    def to(self, device: torch.device) -> CirclePairs:
+        """Draw on this device from now on."""
+        self.device = device
+        self._placed.clear()
+        return self
+
+    def sizes(self, split: str) -> int:
+        """Pairs in one pass over `train`, `val` or `test`."""
+        if split not in self._sizes:
+            raise ConfigError(f"split {split}: pairs of circles have {', '.join(_SPLITS)}")
+        return self._sizes[split]
+
+    def circles(self, split: str) -> Tensor:
+        """Circles of a split's pairs, before and after: (S, 2, 2, 4)."""
+        if split not in self._placed:
+            fixed, count = torch.Generator(self.device), self.sizes(split)
+            fixed.manual_seed(1000 * self.data_seed + _SPLITS.index(split))
+            counts = torch.full((count,), _CIRCLES, device=self.device)
+            first = place(counts, _CIRCLES, self.rules, fixed)
+            self._placed[split] = torch.stack([first, self._moved(first, fixed)], dim=1)
+        return self._placed[split]
+
+    def _moved(self, circles: Tensor, generator: torch.Generator) -> Tensor:
+        near, moved = reach(self.rules.max_radius, self.device), circles.clone()
+        waiting = torch.arange(len(circles), device=self.device)
+        while len(waiting):
+            some = circles[waiting]
+            centre = anywhere(some[..., 2].flatten(), self.rules.image_size, generator)
+            drawn = torch.cat([centre.unflatten(0, (-1, _CIRCLES)), some[..., 2:]], dim=-1)
+            moved[waiting] = drawn
+            again = touching(drawn[:, 1], drawn[:, 0], near) | (drawn == some).all((1, 2))
+            waiting = waiting[again]
+        return moved
+
+    def batches(
+        self,
+        split: str,
+        batch_size: int,
+        generator: torch.Generator,
+        *,
+        start: int = 0,
+        shuffle: bool,
+        drop_last: bool,
+    ) -> Iterator[Batch]:
+        """One pass; see `setexp.datasets`."""
+        circles = self.circles(split)
+        order = torch.arange(len(circles), device=self.device)
+        if shuffle:
+            order = torch.randperm(len(circles), generator=generator, device=self.device)
+        end = len(circles) - len(circles) % batch_size if drop_last else len(circles)
+        for at in range(start * batch_size, end, batch_size):
+            some = circles[order[at : min(at + batch_size, end)]].float()
+            mask = some.new_ones(2 * len(some), _CIRCLES)
+            pictures = draw(some.flatten(0, 1), mask, self.rules.image_size).unflatten(0, (-1, 2))
+            way = (some[:, 0] - some[:, 1])[..., :2].square().sum((-2, -1))
+            yield Batch(input=pictures, target=way / self.rules.image_size**2, aux={})

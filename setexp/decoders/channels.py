@@ -1,0 +1,26 @@
+"""A list of elements taken as a set: the MLPs in parallel that SSLR compares with (SSLR, 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from setexp.sets import Encoding, SetBatch, split_mask
+
+
+class Channels(nn.Module):
+    """The elements that the encoder made, each from channels of its own, as they are (SSLR-MLP).
+
+    Shapes: encoded elements x (B, N, D) to x (1, B, N, D), all present.
+    """
+
+    def forward(
+        self,
+        encoding: Encoding,
+        encode: Callable[[SetBatch], Encoding] | None = None,
+        steps: int | None = None,
+    ) -> SetBatch:
+        del encode, steps  # one shot
+        assert encoding.elements is not None, "the encoder must yield elements"
+        return split_mask(encoding.elements.x.unsqueeze(0), mask_channel=False)
