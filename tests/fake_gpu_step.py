@@ -60,7 +60,7 @@ def config(experiment: str, data_root: str) -> dict[str, Any]:
     overrides = [f"experiment={experiment}", "scale=smoke", f"paths.data={data_root}"]
     nodes = plain(compose_run(overrides))
     if "threshold" in nodes["dataset"]:  # digits of few points, for the decoders that list them
-        nodes = plain(compose_run([*overrides, "dataset.threshold=0.99", "dataset.set_size=100"]))
+        nodes = plain(compose_run([*overrides, "dataset.threshold=0.99", "dataset.set_size=150"]))
     if "steps" in nodes["task"].get("decoder", {}):
         nodes["task"]["decoder"]["steps"] = 2
         nodes["evaluation"]["at"] = [0, 3] if nodes["evaluation"]["at"] else []
