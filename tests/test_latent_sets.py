@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from smoke_runs import config, train
+from smoke_runs import complaint, config, train
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -97,6 +97,13 @@ def test_the_guess_is_trained_only_where_it_is_learned(tmp_path: Any) -> None:
 
 def test_the_implicit_refiner_is_one_line(tmp_path: Any) -> None:
     train(tmp_path, "experiment=sslr_circles_srn", "decoder.gradient=implicit", "trainer.steps=2")
+
+
+def test_a_split_without_enough_circles_is_refused_before_training(tmp_path: Any) -> None:
+    overrides = ["experiment=sslr_circles_srn", "scale=smoke", f"paths.outputs={tmp_path}"]
+    said = complaint(*overrides, "dataset.set_size=3")
+    assert said == "split circles_4: dataset.set_size=3 circles at most"
+    assert not list(tmp_path.iterdir())
 
 
 # Elements to pictures
