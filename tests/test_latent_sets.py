@@ -19,7 +19,7 @@ from setexp.decoders.channels import Channels
 from setexp.decoders.element_pictures import ElementPictures
 from setexp.decoders.set_distance import SetDistance, VectorDistance
 from setexp.encoders.grouped_cnn import GroupedCNN
-from setexp.losses.picture import PictureLoss, PixelCost, PixelReduction
+from setexp.losses.picture import PictureLoss, PixelCost, PixelReduction, cross_entropy
 from setexp.metrics.disentanglement import Disentangled, ElementImage
 from setexp.metrics.picture_iou import Direction, ObjectIoU, PictureIoU, rectangles
 from setexp.ops.filled_boxes import filled_boxes
@@ -216,6 +216,18 @@ def test_picture_losses_by_hand() -> None:
     assert loss(PixelCost.squared, PixelReduction.mean) == [1 / 16, 9 / 16]
     expected = [-math.log(0.75), -math.log(0.25)]
     assert loss(PixelCost.cross_entropy, PixelReduction.mean) == pytest.approx(expected)
+
+
+def test_cross_entropy_is_pytorchs_and_finite() -> None:
+    p, target = torch.rand(50).requires_grad_(), torch.rand(50)
+    own, other = cross_entropy(p, target), torch.nn.functional.binary_cross_entropy
+    assert_close(own, other(p, target, reduction="none"))
+    (mine,) = torch.autograd.grad(own.sum(), p)
+    (theirs,) = torch.autograd.grad(other(p, target, reduction="sum"), p)
+    assert_close(mine, theirs)
+    edges = torch.tensor([0.0, 0.0, 1.0, 1.0]).requires_grad_()
+    cross_entropy(edges, torch.tensor([0.0, 1.0, 0.0, 1.0])).sum().backward()
+    assert edges.grad is not None and edges.grad.isfinite().all()
 
 
 # Pairs
