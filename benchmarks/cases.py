@@ -430,6 +430,22 @@ def multisets(device: torch.device) -> Case:
     )
 
 
+def refiner(device: torch.device) -> Case:
+    """A set refiner network on circles, printed widths but for what goes to and from pictures."""
+    printed = ["experiment=sslr_circles_srn", "dataset.train_size=64", "trainer.inner_epochs=[]"]
+    narrow = ["encoder.widths=[8,8,16,64]", "task.picture.widths=[8,8,8]"]
+
+    def mine(gradient: str, steps: int) -> Contender:
+        own = [f"decoder.gradient={gradient}", f"trainer.inner_steps=[{steps}]"]
+        return ours(gradient, [*printed, *narrow, *own], device)[0]
+
+    return Case(
+        [mine("unrolled", 20), mine("implicit", 20)],
+        {},
+        growth={kind: (mine(kind, 10), mine(kind, 40), None) for kind in ("unrolled", "implicit")},
+    )
+
+
 def numbering(device: torch.device) -> Case:
     """iDSPN numbers 64 elements within their 4 classes, on the simplex."""
     overrides = ["experiment=numbering_idspn", "dataset.train_size=512"]
@@ -484,6 +500,7 @@ CASES: dict[str, Callable[[torch.device, bool], Case]] = {
     "mosaics_3x3": lambda d, c: mosaics(d),
     "dspn_mnist": lambda d, c: dspn_mnist(d),
     "idspn_8": lambda d, c: multisets(d),
+    "refiner": lambda d, c: refiner(d),
     "numbering": lambda d, c: numbering(d),
     "dspn_state_vector": lambda d, c: dspn_state(False, d),
     "dspn_state_image": lambda d, c: dspn_state(True, d),

@@ -150,9 +150,9 @@ def _splits_without_batch(
     dataset: Any, evaluation: Evaluation, trainer: dict[str, Any]
 ) -> list[str]:
     needed = [("train", "batch_size")]
-    if evaluation.drop_last:
-        splits = {evaluation.during, *evaluation.final} - {None}
-        needed += [(str(split), "eval_batch_size") for split in sorted(map(str, splits))]
+    for split in sorted({str(s) for s in (evaluation.during, *evaluation.final) if s is not None}):
+        dataset.sizes(split)  # refuses one that it does not have
+        needed += [(split, "eval_batch_size")] if evaluation.drop_last else []
     return [
         f"trainer.{key}={trainer[key]}: only {dataset.sizes(split)} sets in {split}, no full batch"
         for split, key in needed
