@@ -71,7 +71,7 @@ def fake_batch(data: dict[str, Any], size: int, device: str) -> Batch:
         classes = torch.rand(size, n, data["classes"], device=device)
         rows = torch.cat([classes, target.x], dim=-1)
         return Batch(target._replace(x=classes), target._replace(x=rows), {})
-    if "threshold" in data:  # digits have labels
+    if "threshold" in data or "side" in data:  # digits and the counting toy have labels
         return Batch(target, target, {"label": torch.zeros(size, dtype=torch.int64, device=device)})
     if "image_size" not in data:
         return Batch(target, target, {})

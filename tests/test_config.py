@@ -303,6 +303,8 @@ def test_every_config_says_what_it_is() -> None:
             if path.stem == "none":
                 continue
             head = path.read_text().split("\nname:")[0]
-            assert re.search(r"^# (Thesis|iDSPN), (Tables?|section) ", head, flags=re.M), path.name
+            assert re.search(r"^# (Thesis|iDSPN), (Tables?|Figures?|section) ", head, flags=re.M), (
+                path.name
+            )
             assert "python train.py" in head, path.name
             assert f"={path.stem}" in head, f"{path.name}: its command names another config"
