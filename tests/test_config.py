@@ -311,8 +311,8 @@ def test_every_config_says_what_it_is() -> None:
             if path.stem == "none":
                 continue
             head = path.read_text().split("\nname:")[0]
-            assert re.search(r"^# (Thesis|iDSPN|SSLR), (Tables?|section) ", head, flags=re.M), (
-                path.name
-            )
+            assert re.search(
+                r"^# (Thesis|iDSPN|SSLR), (Tables?|Figures?|section) ", head, flags=re.M
+            ), path.name
             assert "python train.py" in head, path.name
             assert f"={path.stem}" in head, f"{path.name}: its command names another config"
