@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from torch import nn
 from setexp import pretrained
 from setexp.build import build
 from setexp.config import axes
+from setexp.crossval import Repeat
 from setexp.errors import ClaimedError, ConfigError, NonFiniteError
 from setexp.files import claim, read_json, write_json, write_text
 from setexp.provenance import provenance
@@ -36,7 +37,10 @@ _SCIENCE = ("dataset", "encoder", "decoder", "loss", "task", "evaluation", "trai
 _NOT_SCIENCE = {
     "dataset": ("root", "source"),
     "trainer": ("until", "log_every", "checkpoint_seconds", "stack"),
+    "crossval": ("stack",),
 }
+# Settings that came later: with these values a run is what it was before.
+_AS_BEFORE = {"trainer": {"drop_last": True}, "evaluation": {"curves": []}}
 
 
 class Experiment:
@@ -80,7 +84,10 @@ class Experiment:
                     pending.append(seed)
                 else:
                     print(f"{result['status']} already: {folder}/result.json")
-            failures = [f for seeds in self._groups(pending) for f in self._fit(seeds)]
+            if self.nodes["crossval"]["grid"]:
+                failures = [f for seed in pending for f in self._cross_validate(seed)]
+            else:
+                failures = [f for seeds in self._groups(pending) for f in self._fit(seeds)]
         if failures:
             raise NonFiniteError("\nerror: ".join(failures))
 
@@ -107,6 +114,8 @@ class Experiment:
         science = {s: self._science(s) for s in _SCIENCE} | {"data": self.dataset.fingerprint}
         if self.nodes["pretrained"]["use"] is not Use.none:
             science["pretrained"] = self._science("pretrained")
+        if self.nodes["crossval"]["grid"]:
+            science["crossval"] = self._science("crossval")
         before = read_json(folder / "science.json")
         if before is not None and before != science:
             changed = ", ".join(_differences(before, science, ""))
@@ -122,8 +131,9 @@ class Experiment:
         node = self.nodes[section]
         if not isinstance(node, dict):
             return node
-        skipped = _NOT_SCIENCE.get(section, ())
-        return _jsonable({k: v for k, v in node.items() if k not in skipped})
+        skipped, before = _NOT_SCIENCE.get(section, ()), _AS_BEFORE.get(section, {})
+        kept = {k: v for k, v in node.items() if k not in skipped}
+        return _jsonable({k: v for k, v in kept.items() if k not in before or v != before[k]})
 
     def _groups(self, seeds: Sequence[int]) -> Iterator[list[int]]:
         """Seeds that train together: at the same step, and of a model that is small enough."""
@@ -154,17 +164,55 @@ class Experiment:
             path.rename(path.with_suffix(".damaged"))
             return 0
 
-    def _fit(self, seeds: list[int]) -> list[str]:
-        """Train and record some seeds; how each that diverged did."""
-        folders = [self.folder / f"seed-{seed}" for seed in seeds]
+    def _announce(self, seeds: list[int]) -> None:
         print(
             f"{self.command} seeds={seeds} [{self.dataset.source} data, {self.device}]".replace(
                 ", ", ","
             )
         )
+
+    def _cross_validate(self, seed: int) -> list[str]:
+        """Train and record the cross-validation of one seed; how it diverged, if it did."""
+        folder, started = self.folder / f"seed-{seed}", time.monotonic()
+        self._announce([seed])
+        own = for_run(self.dataset, seed)
+        repeat = Repeat(self.config, own, self.evaluation, seed, folder, self.device)
+        tracker = self._tracker(seed, folder, None, 0)
+        write_json(folder / "status.json", {"status": "running"})
+        failure, cost, metrics, point = None, None, None, repeat.points[0]
+        with _early_end_noted([folder], [tracker]):
+            try:
+                cost = repeat.train()
+            except NonFiniteError as error:
+                failure = str(error)
+        cost = cost or {"steps": 0, "seconds": time.monotonic() - started, "stacked": 1}
+        if failure is None:
+            point, metrics = repeat.choose()
+            metrics |= self.dataset.statistics
+        with torch.device("meta"):
+            parameters = sum(p.numel() for p in point.task().parameters())
+        self._write(
+            seed,
+            metrics,
+            failure,
+            {
+                "epochs": point.trainer.epochs,
+                "steps": cost["steps"],
+                "parameters": parameters,
+            },
+            cost["seconds"],
+            cost["stacked"],
+        )
+        tracker.finish({"metrics": metrics, "status": "done" if failure is None else "diverged"})
+        return [] if failure is None else [failure]
+
+    def _fit(self, seeds: list[int]) -> list[str]:
+        """Train and record some seeds; how each that diverged did."""
+        folders = [self.folder / f"seed-{seed}" for seed in seeds]
+        self._announce(seeds)
         fit = Fit(
-            self._task,
-            self.dataset,
+            lambda index: self._task(seeds[index]),
+            [for_run(self.dataset, seed) for seed in seeds],
             self.evaluation,
             OmegaConf.to_object(self.config.trainer),  # type: ignore[arg-type]
             seeds,
@@ -176,7 +224,7 @@ class Experiment:
         )
         for folder in folders:
             write_json(folder / "status.json", {"status": "running"})
-        with _early_end_noted(fit):
+        with _early_end_noted(folders, fit.trackers, lambda: {"step": fit.step, "steps": fit.total}):
             try:
                 fit.train()
             except NonFiniteError as error:
@@ -234,6 +282,31 @@ class Experiment:
             except NonFiniteError as error:
                 failure = str(error)
         parameters = sum(p.numel() for p in fit.learner.module(index).parameters())
+        size = {
+            "epochs": fit.step / max(fit.per_epoch, 1),
+            "steps": fit.step,
+            "parameters": parameters,
+        }
+        seconds = fit.seconds + time.monotonic() - started
+        status = self._write(seed, metrics, failure, size, seconds, fit.learner.count, status)
+        if task is not None:
+            for path in draw(self.nodes["figures"], task, self.dataset, folder, seed, self.device):
+                tracker.picture(path.stem, path)
+        tracker.finish({"metrics": metrics, "status": status})
+        return [] if failure is None else [failure]
+
+    def _write(
+        self,
+        seed: int,
+        metrics: dict[str, float] | None,
+        failure: str | None,
+        size: dict[str, Any],
+        seconds: float,
+        stacked: int,
+        status: str = "done",
+    ) -> str:
+        """Write and print a seed's result record; its status."""
+        folder = self.folder / f"seed-{seed}"
         record = {
             "experiment": self.config.name,
             "axes": self.axes,
@@ -241,35 +314,26 @@ class Experiment:
             "source": self.dataset.source,
             "seed": seed,
             "status": status if failure is None else "diverged",
-            **({} if failure is None else {"why": failure, "failed_at_step": fit.step}),
+            **({} if failure is None else {"why": failure, "failed_at_step": size["steps"]}),
             "metrics": metrics,
-            "epochs": fit.step / max(fit.per_epoch, 1),
-            "steps": fit.step,
-            "parameters": parameters,
-            "provenance": provenance(
-                f"{self.command} seeds=[{seed}]",
-                self.device,
-                fit.seconds + time.monotonic() - started,
-            )
-            | {
-                "stacked_seeds": fit.learner.count,
-                "compiled": bool(self.config.trainer.compile),
-            },
+            **size,
+            "provenance": provenance(f"{self.command} seeds=[{seed}]", self.device, seconds)
+            | {"stacked_seeds": stacked, "compiled": bool(self.config.trainer.compile)},
         }
         write_json(folder / "result.json", record)
         write_json(folder / "status.json", {"status": record["status"]})
         for name, value in (metrics or {}).items():
             print(f"  seed {seed}  {name:<24} {value:.6g}")
         print(f"record: {folder}/result.json")
-        if task is not None:
-            for path in draw(self.nodes["figures"], task, self.dataset, folder, seed, self.device):
-                tracker.picture(path.stem, path)
-        tracker.finish({"metrics": metrics, "status": record["status"]})
-        return [] if failure is None else [failure]
+        return str(record["status"])
 
 
 @contextmanager
-def _early_end_noted(fit: Fit) -> Iterator[None]:
+def _early_end_noted(
+    folders: Sequence[Path],
+    trackers: Sequence[Tracker],
+    progress: Callable[[], dict[str, int]] = dict,
+) -> Iterator[None]:
     """Where a signal or an error ends a run, the folders of seeds without a result say so."""
     try:
         yield
@@ -277,10 +341,9 @@ def _early_end_noted(fit: Fit) -> Iterator[None]:
         ended = {"status": "failed", "why": str(error) or type(error).__name__}
         if isinstance(error, SystemExit):
             ended = {"status": "interrupted"}
-        for folder, tracker in zip(fit.folders, fit.trackers, strict=True):
+        for folder, tracker in zip(folders, trackers, strict=True):
             if not (folder / "result.json").exists():
-                at = {"step": fit.step, "steps": fit.total}
-                write_json(folder / "status.json", ended | at)
+                write_json(folder / "status.json", ended | progress())
                 tracker.finish(ended)
         raise
 

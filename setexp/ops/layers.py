@@ -33,7 +33,8 @@ class Linear(nn.Linear):
         in_features, out_features, bias: as `torch.nn.Linear` defines them.
         init: see `LinearInit`.
 
-    Shapes: (..., in_features) to (..., out_features).
+    Shapes: (..., in_features) to (..., out_features). Where a stack of S seeds is given as it is,
+    not mapped, parameters and input have a leading axis S.
     """
 
     def __init__(
@@ -56,14 +57,17 @@ class Linear(nn.Linear):
             nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight.view(-1, self.out_features, self.in_features)
+        rows = x.reshape(len(weight), -1, self.in_features)
         if self.in_features == 1:
-            y = x * self.weight.squeeze(1)
+            y = rows * weight.mT
         elif self.out_features == 1:
-            y = (x * self.weight.squeeze(0)).sum(-1, keepdim=True)
+            y = (rows * weight).sum(-1, keepdim=True)
         else:
-            y = torch.bmm(x.reshape(1, -1, self.in_features), self.weight.mT.unsqueeze(0))
-            y = y.reshape(*x.shape[:-1], self.out_features)
-        return y if self.bias is None else y + self.bias
+            y = torch.bmm(rows, weight.mT)
+        if self.bias is not None:
+            y = y + self.bias.view(-1, 1, self.out_features)
+        return y.view(*x.shape[:-1], self.out_features)
 
 
 class MLP(nn.Sequential):

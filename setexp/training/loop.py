@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from setexp.errors import ConfigError, NonFiniteError
 from setexp.sets import Batch
 from setexp.training import checkpoint
-from setexp.training.evaluate import Evaluation, measure, measure_final
+from setexp.training.evaluate import Evaluation, measure, measure_curves, measure_final
 from setexp.training.optimise import (
     clip_gradients,
     inner_steps,
     learning_rate,
     make_optimizer,
 )
-from setexp.training.randomness import derive, for_run, rng_state, set_rng_state
+from setexp.training.randomness import derive, rng_state, set_rng_state
 from setexp.training.seeds import Alone, Stacked, unstack_state
 from setexp.training.settings import Precision, Select, Trainer
 from setexp.training.signals import StopRequest
@@ -31,12 +31,19 @@ from setexp.training.tracking import Tracker
 log = logging.getLogger(__name__)
 
 
+def steps_per_epoch(dataset: Any, trainer: Trainer) -> int:
+    """Batches in one pass over the training split."""
+    whole, rest = divmod(dataset.sizes("train"), trainer.batch_size)
+    return whole + (rest > 0 and not trainer.drop_last)
+
+
 class Fit:
     """Training of some seeds that are at the same step, and their evaluation.
 
     Args:
-        make_task: builds a seed's model, with the global random state seeded.
-        dataset, evaluation, trainer: see their classes.
+        make_task: builds the model of a seed's index, with the global random state seeded.
+        datasets: of each seed, with equally many batches.
+        evaluation, trainer: see their classes.
         seeds: seeds; they are stacked if there are several.
         folders: a folder for each, which holds its checkpoint.
         device: where everything happens.
@@ -46,7 +53,7 @@ class Fit:
     def __init__(
         self,
         make_task: Callable[[int], nn.Module],
-        dataset: Any,
+        datasets: Sequence[Any],
         evaluation: Evaluation,
         trainer: Trainer,
         seeds: Sequence[int],
@@ -54,12 +61,12 @@ class Fit:
         device: torch.device,
         open_tracker: Callable[[int, str | None, int], Tracker],
     ) -> None:
-        self.dataset, self.evaluation, self.trainer = dataset, evaluation, trainer
+        self.datasets, self.evaluation, self.trainer = list(datasets), evaluation, trainer
         self.seeds, self.folders, self.device = list(seeds), list(folders), device
         tasks = []
-        for seed in seeds:
+        for index, seed in enumerate(seeds):
             torch.manual_seed(derive(seed, "weights"))
-            tasks.append(make_task(seed).to(device))
+            tasks.append(make_task(index).to(device))
         self.learner: Alone | Stacked = Stacked(tasks) if len(tasks) > 1 else Alone(tasks[0])
         self.parameters = self.learner.named_parameters()
         self.optimizer = (
@@ -67,7 +74,7 @@ class Fit:
             if self.parameters
             else None
         )
-        self.per_epoch = dataset.sizes("train") // trainer.batch_size
+        self.per_epoch = steps_per_epoch(self.datasets[0], trainer)
         self.total = trainer.epochs * self.per_epoch
         if trainer.steps is not None:
             self.total = min(self.total, trainer.steps)
@@ -133,20 +140,20 @@ class Fit:
         best = self.best[index]
         if self.trainer.select is Select.best and best is not None:
             task.load_state_dict(best["model"])
-        measured = measure_final(task, self.dataset, self.evaluation, **self._how(index))
+        measured = measure_final(task, self.datasets[index], self.evaluation, **self._how(index))
         return task, measured | self.reports[index]
 
     def _batches(self, epoch: int) -> Iterator[tuple[Batch, ...]]:
         passes = [
-            for_run(self.dataset, seed).batches(
+            dataset.batches(
                 "train",
                 self.trainer.batch_size,
                 torch.Generator(self.device).manual_seed(derive(seed, "train", epoch)),
                 start=self.step % self.per_epoch,
                 shuffle=True,
-                drop_last=True,
+                drop_last=self.trainer.drop_last,
             )
-            for seed in self.seeds
+            for dataset, seed in zip(self.datasets, self.seeds, strict=True)
         ]
         return zip(*passes, strict=True)
 
@@ -210,8 +217,16 @@ class Fit:
             self._check()
             for index, report in enumerate(self.reports):
                 task, how = self.learner.module(index), self._how(index)
-                measured = measure_final(task, self.dataset, self.evaluation, **how)
+                measured = measure_final(task, self.datasets[index], self.evaluation, **how)
                 report |= {f"{name}_ep{epoch + 1}": value for name, value in measured.items()}
+        if self.evaluation.curves:
+            self._check()
+            size = self.trainer.eval_batch_size
+            curves = measure_curves(
+                self.learner, self.datasets, self.evaluation, size, self.device
+            )
+            for tracker, values in zip(self.trackers, curves, strict=True):
+                tracker.log(self.step, {"epoch": epoch, **values})
         every = self.trainer.evaluate_every
         if not every or (epoch + 1) % every or self.evaluation.during is None:
             return
@@ -219,7 +234,8 @@ class Fit:
         for index, tracker in enumerate(self.trackers):
             task, split = self.learner.module(index), self.evaluation.during
             how = self._how(index) | {"steps": inner_steps(self.trainer, epoch)}
-            measured = measure(task, self.dataset, split, self.evaluation, when=epoch, **how)
+            dataset = self.datasets[index]
+            measured = measure(task, dataset, split, self.evaluation, when=epoch, **how)
             values = {f"{split}/{k}": v for k, v in measured.items()}
             tracker.log(self.step, {"epoch": epoch, **values})
             self._keep_best(index, measured)
