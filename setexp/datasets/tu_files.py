@@ -131,15 +131,14 @@ def _edges(path: Path, graph: np.ndarray) -> np.ndarray:
 def _numbers(path: Path, columns: int | None, kind: type = int) -> np.ndarray:
     """A file's lines as rows."""
     try:
-        table = np.loadtxt(
-            io.StringIO(path.read_text()), delimiter=",", dtype=kind, ndmin=2, comments=None
-        )
+        lines = io.StringIO(path.read_text().strip() or "nothing")
+        table = np.loadtxt(lines, delimiter=",", dtype=kind, ndmin=2, comments=None)
     except (OSError, ValueError) as error:
         reason = str(error).split(";")[0]
         raise _damage(path, f"is truncated or no table of numbers ({reason})") from None
-    if not len(table) or (columns is not None and table.shape[1] != columns):
-        wanted = f", expected {columns}" if columns else ""
-        raise _damage(path, f"has {len(table)} lines of {table.shape[1]} numbers{wanted}")
+    if columns is not None and table.shape[1] != columns:
+        text = f"has {len(table)} lines of {table.shape[1]} numbers, expected {columns}"
+        raise _damage(path, text)
     return table
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from setexp.sets import Batch, GraphBatch
 
 _VERSION = 1  # of the procedural graphs
 # Standard deviations above its mean size that a batch is padded to; larger ones get one more each.
-_ROOM = 2.0
+_ROOM = 2.5
 
 
 class TUDataset:
@@ -49,7 +50,7 @@ class TUDataset:
     `test`; "val+test" is one after the other.
 
     Raises:
-        ConfigError: unknown name or source, missing or damaged files, widths that do not fit.
+        ConfigError: unknown source, missing or damaged files, widths that do not fit.
     """
 
     def __init__(
@@ -69,8 +70,6 @@ class TUDataset:
     ) -> None:
         if source not in ("auto", "real", "procedural"):
             raise ConfigError(f"dataset.source={source}: choose one of auto, real, procedural")
-        if name not in sets:
-            raise ConfigError(f"dataset.name={name}: choose one of {', '.join(sets)}")
         if folds < 3:
             raise ConfigError(f"dataset.folds={folds}: test, validation and training need 3")
         folder = Path(root).expanduser() / "TU" / name / "raw"
@@ -104,6 +103,7 @@ class TUDataset:
         degree = np.bincount(data.edges[:, 0], minlength=len(graph))
         edges = np.bincount(graph[data.edges[:, 0]], minlength=count)
         self._host = {"nodes": data.sizes, "edges": edges}
+        self._moments = {k: (float(v.mean()), float(v.std())) for k, v in self._host.items()}
         arrays = {
             "x": x,  # the last row is padding's
             "degree": np.append(degree, 0),
@@ -190,16 +190,15 @@ class TUDataset:
 
     def _lengths(self, kind: str, parts: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Nodes or edges of each graph of the batches, and of their padding."""
-        sizes = self._host[kind]
-        count, lengths = len(sizes), []
+        sizes, (mean, deviation), lengths = self._host[kind], self._moments[kind], []
         for part in parts:
-            own = sizes[part]
+            own, n = sizes[part], len(part)
+            total = int(own.sum())
             # of the sum over so many of the set's graphs, none twice
-            spread = sizes.std() * (len(part) * (count - len(part)) / (count - 1)) ** 0.5
-            room = int(np.ceil(len(part) * sizes.mean() + _ROOM * spread))
-            step = max(16, int(np.ceil(spread)))
-            room += max(0, -((room - int(own.sum())) // step)) * step
-            lengths.append(np.append(own, room - own.sum()))
+            spread = deviation * (n * (len(sizes) - n) / (len(sizes) - 1)) ** 0.5
+            room, step = math.ceil(n * mean + _ROOM * spread), max(16, math.ceil(spread))
+            room += max(0, -((room - total) // step)) * step
+            lengths.append(np.append(own, room - total))
         return lengths
 
     def _graphs(self, split: str) -> np.ndarray:

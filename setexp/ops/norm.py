@@ -75,25 +75,28 @@ class _Layer(torch.autograd.Function):
         shift: Tensor,
         weight: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        unit = torch.bmm(x, matrix.mT).add_(bias).relu_()
-        y = unit * weight
+        z = torch.bmm(x, matrix.mT).add_(bias).relu_()
+        y = z * weight
         mean = y.sum(1, keepdim=True)
-        unit.sub_(mean)
-        variance = torch.mul(unit, unit, out=y).mul_(weight).sum(1, keepdim=True)
+        # the mean of squares less the squared mean: one pass, where centring first takes two
+        variance = (y.mul_(z).sum(1, keepdim=True) - mean.square()).clamp_(min=0)
         inverse = torch.rsqrt(variance + _EPS)
-        unit.mul_(inverse)
-        torch.addcmul(shift, unit, scale, out=y)
-        ctx.save_for_backward(x, matrix, unit, -mean * inverse, scale * inverse, weight)
+        slope = inverse * scale
+        torch.addcmul(shift - mean * slope, z, slope, out=y)
+        ctx.save_for_backward(x, matrix, z, mean, inverse, slope, weight)
         ctx.mark_non_differentiable(mean, variance)
         return y, mean, variance
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        x, matrix, unit, zero, slope, weight = ctx.saved_tensors
-        by_shift, by = grad.sum(1, keepdim=True), grad * unit
-        by_scale = by.sum(1, keepdim=True)
-        torch.addcmul(by_shift, unit, by_scale, out=by).mul_(weight)
-        torch.sub(grad, by, out=by).mul_(slope).mul_(unit > zero)  # where ReLU let through
+        x, matrix, z, mean, inverse, slope, weight = ctx.saved_tensors
+        by_shift, by = grad.sum(1, keepdim=True), grad * z
+        by_scale = (by.sum(1, keepdim=True) - mean * by_shift) * inverse
+        # slope * (grad - weight * (by_shift + unit * by_scale)), unit being normalised z
+        per_z = -slope * inverse * by_scale
+        torch.addcmul(-slope * by_shift - per_z * mean, z, per_z, out=by)
+        by.mul_(weight).addcmul_(grad, slope)
+        torch.ops.aten.threshold_backward(by, z, 0, grad_input=by)
         by_x = torch.bmm(by, matrix) if ctx.needs_input_grad[0] else None
         by_matrix = torch.bmm(by.mT, x)
         return by_x, by_matrix, by.sum(1, keepdim=True), by_scale, by_shift, None
