@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from setexp.build import build, check
@@ -72,7 +73,11 @@ def points(config: DictConfig) -> list[Point]:
     for values in itertools.product(*grid.values()):
         own = copy.deepcopy(config)
         for key, value in zip(grid, values, strict=True):
-            OmegaConf.update(own, key, value)
+            try:
+                OmegaConf.update(own, key, value)
+            except OmegaConfBaseException as error:
+                reason = str(error).splitlines()[0]
+                raise ConfigError(f"crossval.grid.{key}: {reason}") from None
         nodes = plain(own)
         mistakes = check(nodes["task"], "task")
         if mistakes:

@@ -17,7 +17,7 @@ from torch import nn
 from setexp import pretrained
 from setexp.build import build
 from setexp.config import axes
-from setexp.crossval import Repeat
+from setexp.crossval import Repeat, points
 from setexp.errors import ClaimedError, ConfigError, NonFiniteError
 from setexp.files import claim, read_json, write_json, write_text
 from setexp.provenance import provenance
@@ -74,6 +74,8 @@ class Experiment:
         """
         for seed in self.config.seeds:
             self._weights_of(seed)  # before anything is written
+        if self.nodes["crossval"]["grid"]:
+            points(self.config)
         pending = []
         with ExitStack() as claims:
             for seed in self.config.seeds:

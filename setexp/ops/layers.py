@@ -26,8 +26,8 @@ class Linear(nn.Linear):
 
     `torch.nn.Linear` fuses the bias into the product when it runs alone but not under `vmap`, and
     products take other routes through the BLAS when they are batched. Both change the last bit.
-    Here the bias is added afterwards, the product is always a batched one, and a width of one is a
-    multiplication.
+    Here the bias is added afterwards, the product is always a batched one, and a width of one, or a
+    lone row, is a multiplication.
 
     Args:
         in_features, out_features, bias: as `torch.nn.Linear` defines them.
@@ -63,6 +63,8 @@ class Linear(nn.Linear):
             y = rows * weight.mT
         elif self.out_features == 1:
             y = (rows * weight).sum(-1, keepdim=True)
+        elif rows.shape[1] == 1:
+            y = (rows * weight).sum(-1).unsqueeze(1)
         else:
             y = torch.bmm(rows, weight.mT)
         if self.bias is not None:
