@@ -10,6 +10,7 @@ from setexp.decoders.normed_classifier import NormedClassifier
 from setexp.encoders.gin import GIN, Epsilon, GINLayer
 from setexp.encoders.readout import FSPoolReadout, SumReadout
 from setexp.losses.cross_entropy import CrossEntropyLoss
+from setexp.ops.norm import rows
 from setexp.ops.position_weights import WeightInit
 from setexp.ops.segments import segments
 from setexp.sets import Batch, GraphBatch
@@ -63,9 +64,8 @@ def test_layer_and_readouts(golden: Golden, padding: int) -> None:
     names = {n: renamed(n).replace(".", "_") for n, _ in layer.named_parameters()}
     load(layer, {n: g[other] for n, other in names.items()})
     load(readout, {"weights.weight": g["pool_weight"]})
-    share = (torch.arange(len(x)) < nodes) / nodes
     neighbours = segments(neighbour.unsqueeze(0), edge.unsqueeze(0), len(x))
-    given = (x.unsqueeze(0), neighbours, share.view(1, -1, 1))
+    given = (x.unsqueeze(0), neighbours, rows(torch.tensor([[nodes]]), len(x), x.dtype))
     hidden = layer(*given).squeeze(0)
     close = {"rtol": 1e-10, "atol": 1e-10}
     torch.testing.assert_close(hidden[:nodes], g["hidden_train"], **close)

@@ -20,7 +20,7 @@ from setexp.encoders.gin import GIN, Epsilon
 from setexp.encoders.readout import FSPoolReadout, SumReadout
 from setexp.errors import ConfigError
 from setexp.ops.dropout import Dropout
-from setexp.ops.norm import BatchNorm, NormedLayer
+from setexp.ops.norm import BatchNorm, NormedLayer, rows
 from setexp.ops.position_weights import WeightInit
 from setexp.ops.segments import GraphSum, NeighbourSum, SortedSum, order_within, segments
 
@@ -258,8 +258,8 @@ def test_gradients() -> None:
     edge = torch.tensor([0, 1, 3, 4, 5, 6]).expand(2, -1)
     neighbours = segments(path.expand(2, -1), edge, 5)
     assert check(lambda x: NeighbourSum.apply(x, neighbours, 1.5), (x[:, :5],))
-    layer, share = NormedLayer(3, 4), torch.full((1, 9, 1), 1 / 9)
-    assert check(lambda x: layer(x, share), (x[:1, :9],))
+    layer, all_rows = NormedLayer(3, 4), rows(torch.tensor([[9]]), 9, x.dtype)
+    assert check(lambda x: layer(x, all_rows), (x[:1, :9],))
 
 
 @given(st.integers(0, 2**32), st.booleans(), st.booleans())
@@ -305,14 +305,14 @@ def test_epsilon_is_the_width_in_the_released_code() -> None:
 def test_batch_norm_is_pytorchs_on_what_is_no_padding() -> None:
     ours, theirs = BatchNorm(4), nn.BatchNorm1d(4)
     x = torch.randn(1, 9, 4)
-    share = (torch.arange(9) < 7).double().view(1, 9, 1) / 7
+    present = rows(torch.tensor([[7]]), 9, x.dtype)
     for _ in range(3):
-        y, other = ours(x, share), theirs(x[0, :7])
+        y, other = ours(x, present), theirs(x[0, :7])
         torch.testing.assert_close(y[0, :7], other)
     torch.testing.assert_close(dict(ours.named_buffers()), {
         k: v for k, v in theirs.named_buffers() if k != "num_batches_tracked"
     })  # fmt: skip
-    torch.testing.assert_close(ours.eval()(x, share)[0], theirs.eval()(x[0]))
+    torch.testing.assert_close(ours.eval()(x, present)[0], theirs.eval()(x[0]))
 
 
 @pytest.mark.usefixtures("double")
@@ -324,11 +324,11 @@ def test_normed_layer_is_its_three_parts(training: bool) -> None:
     parts = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.BatchNorm1d(4))
     parts[0].load_state_dict(layer.linear.state_dict())
     parts[2].load_state_dict(layer.norm.state_dict(), strict=False)
-    x, share = torch.randn(1, 6, 3, requires_grad=True), torch.full((1, 6, 1), 1 / 6)
+    x, all_rows = torch.randn(1, 6, 3, requires_grad=True), rows(torch.tensor([[6]]), 6, torch.float64)
     cotangent = torch.randn(6, 4)
     found = []
     for module, y in (
-        (layer, layer.train(training)(x, share)[0]),
+        (layer, layer.train(training)(x, all_rows)[0]),
         (parts, parts.train(training)(x[0])),
     ):
         gradients = torch.autograd.grad((y * cotangent).sum(), [x, *module.parameters()])
@@ -338,7 +338,7 @@ def test_normed_layer_is_its_three_parts(training: bool) -> None:
 
 def test_a_lone_row_is_normalised_to_the_shift() -> None:
     norm = BatchNorm(2)
-    assert not norm(torch.randn(1, 1, 2), torch.ones(1, 1, 1)).any()
+    assert not norm(torch.randn(1, 1, 2), rows(torch.tensor([[1]]), 1, torch.float32)).any()
     assert all(b.isfinite().all() for b in norm.buffers())
 
 

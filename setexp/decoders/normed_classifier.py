@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from setexp.ops.dropout import Dropout
 from setexp.ops.layers import Linear
-from setexp.ops.norm import BatchNorm
+from setexp.ops.norm import BatchNorm, rows
 from setexp.sets import Encoding
 
 
@@ -28,6 +28,6 @@ class NormedClassifier(nn.Module):
 
     def forward(self, encoding: Encoding) -> Tensor:
         z = encoding.z.view(-1, *encoding.z.shape[-2:])
-        share = z.new_full((1, z.shape[1], 1), 1 / z.shape[1])
-        logits = self.second(self.dropout(torch.relu(self.first(self.norm(z, share)))))
+        given = rows(torch.full((1, 1), z.shape[1], device=z.device), z.shape[1], z.dtype)
+        logits = self.second(self.dropout(torch.relu(self.first(self.norm(z, given)))))
         return logits.view(*encoding.z.shape[:-1], -1)

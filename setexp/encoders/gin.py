@@ -7,7 +7,7 @@ from enum import Enum
 import torch
 from torch import Tensor, nn
 
-from setexp.ops.norm import NormedLayer
+from setexp.ops.norm import NormedLayer, Rows, rows
 from setexp.ops.segments import NeighbourSum, Segments, segments
 from setexp.sets import Encoding, GraphBatch
 
@@ -27,7 +27,7 @@ class GINLayer(nn.Module):
         features, width: of a node before and after. eps: see `Epsilon`.
 
     Shapes: x (S, N, features) to (S, N, width), with S = 1 of one seed; `neighbours` of each node;
-    `share` (S, N, 1) is 1 / n of n nodes, 0 of padding.
+    `given` are the nodes that are no padding.
     """
 
     def __init__(self, features: int, width: int, *, eps: Epsilon) -> None:
@@ -35,9 +35,9 @@ class GINLayer(nn.Module):
         self.own = 1.0 + (features if eps is Epsilon.in_channels else 0)
         self.first, self.second = NormedLayer(features, width), NormedLayer(width, width)
 
-    def forward(self, x: Tensor, neighbours: Segments, share: Tensor) -> Tensor:
+    def forward(self, x: Tensor, neighbours: Segments, given: Rows) -> Tensor:
         x = NeighbourSum.apply(x, neighbours, self.own)
-        return self.second(self.first(x, share), share)
+        return self.second(self.first(x, given), given)
 
 
 class GIN(nn.Module):
@@ -69,12 +69,11 @@ class GIN(nn.Module):
         alone = graphs.x.dim() == 2
         one = (t.unsqueeze(0) if alone else t for t in graphs)
         x, graph, first, neighbour, edge = one
-        count = first[:, -1:]
-        share = (torch.arange(x.shape[1], device=x.device) < count).to(x.dtype) / count
-        share, neighbours = share.unsqueeze(-1), segments(neighbour, edge, x.shape[1])
+        given = rows(first[:, -1:], x.shape[1], x.dtype)
+        neighbours = segments(neighbour, edge, x.shape[1])
         outputs = []
         for layer in self.layers:
-            x = layer(x, neighbours, share)
+            x = layer(x, neighbours, given)
             outputs.append(x)
         z = self.readout(torch.cat(outputs, dim=-1), graph, first)
         return Encoding(z=z.squeeze(0) if alone else z)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 _WORD = 0xFFFFFFFF
+_STRIDE = 0x9E3779B1  # odd and irregular: a call's words are far from the next one's
 
 
 class Dropout(nn.Module):
@@ -34,7 +35,7 @@ class Dropout(nn.Module):
             return x
         p, key, count = (t.view(-1, 1, 1) for t in (self.p, self.key, self.count))
         place = torch.arange(x.shape[-2:].numel(), device=x.device).view(x.shape[-2:])
-        number = _mixed(_mixed(place + key) + count)
+        number = _mixed(place + (key + count * _STRIDE))
         self.count.add_(1)
         kept = number >= p * _WORD
         return torch.where(kept, x.view(kept.shape) / (1 - p), 0).view_as(x)

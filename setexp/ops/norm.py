@@ -5,7 +5,7 @@ Rows are (S, N, C) with S = 1 of one seed; parameters may have the axis S or not
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +15,34 @@ from setexp.ops.layers import Linear
 _EPS, _MOMENTUM = 1e-5, 0.1  # PyTorch's
 
 
+class Rows(NamedTuple):
+    """Which rows count.
+
+    Args:
+        weight: 1 / n of n rows, 0 of padding, (S, N, 1).
+        unbiased: n / (n - 1), 2 where there is but one, (S, 1, 1).
+    """
+
+    weight: Tensor
+    unbiased: Tensor
+
+
+def rows(count: Tensor, length: int, dtype: torch.dtype) -> Rows:
+    """The first `count` (S, 1) of `length` rows."""
+    present = torch.arange(length, device=count.device) < count
+    return Rows(
+        (present.to(dtype) / count).unsqueeze(-1),
+        (count.to(dtype) / (count - 1).clamp(min=0.5)).unsqueeze(-1),
+    )
+
+
 class BatchNorm(nn.Module):
     """Batch normalisation (Ioffe and Szegedy) with PyTorch's constants.
 
     Args:
         features: C.
 
-    Shapes: rows (S, N, C) and their weights (S, N, 1), 1 / n of n rows and 0 of padding, to
-    (S, N, C).
+    Shapes: (S, N, C) to the same.
     """
 
     def __init__(self, features: int) -> None:
@@ -33,36 +53,34 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_mean", torch.zeros(features))
         self.register_buffer("running_var", torch.ones(features))
 
-    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
-        scale, shift = self.parts(self.weight, self.bias)
+    def forward(self, x: Tensor, given: Rows) -> Tensor:
         if self.training:
             # sums, not products with the weights: those would round by the number of seeds
-            mean = (x * weight).sum(1, keepdim=True)
-            variance = ((x - mean).square() * weight).sum(1, keepdim=True)
-            self.note(mean, variance, weight)
+            mean = (x * given.weight).sum(1, keepdim=True)
+            variance = ((x - mean).square() * given.weight).sum(1, keepdim=True)
+            self.note(mean.detach(), variance.detach(), given)
         else:
-            mean, variance = self.parts(self.running_mean, self.running_var)
+            mean, variance = _each(x, self.running_mean, self.running_var)
+        scale, shift = _each(x, self.weight, self.bias)
         return torch.addcmul(shift, x - mean, torch.rsqrt(variance + _EPS) * scale)
 
-    def parts(self, *tensors: Tensor) -> list[Tensor]:
-        """Parameters or buffers as (S, 1, C)."""
-        return [t.view(-1, 1, self.features) for t in tensors]
-
-    @torch.no_grad()
-    def note(self, mean: Tensor, variance: Tensor, weight: Tensor) -> None:
+    def note(self, mean: Tensor, variance: Tensor, given: Rows) -> None:
         """Move the running statistics towards a batch's, (S, 1, C)."""
-        # n / (n - 1) of it; a lone row has none
-        unbiased = variance / (1 - weight.amax(1, keepdim=True)).clamp(min=0.5)
-        news = (mean, unbiased)
-        for old, new in zip(self.parts(self.running_mean, self.running_var), news, strict=True):
-            old.mul_(1 - _MOMENTUM).add_(new, alpha=_MOMENTUM)
+        self.running_mean.lerp_(mean.view_as(self.running_mean), _MOMENTUM)
+        variance = variance * given.unbiased
+        self.running_var.lerp_(variance.view_as(self.running_var), _MOMENTUM)
+
+
+def _each(x: Tensor, *parameters: Tensor) -> list[Tensor]:
+    """Parameters of the features of x as (S, 1, C)."""
+    return [p.view(-1, 1, x.shape[-1]) for p in parameters]
 
 
 class _Layer(torch.autograd.Function):
     """Linear, ReLU and batch norm of a batch, with half the memory and passes of one by one.
 
-    No gradient may arrive at padding. Shapes: x (S, N, D), matrix (S, C, D), bias, scale and shift
-    (S, 1, C), weight (S, N, 1) to (S, N, C), mean and variance (S, 1, C).
+    No gradient may arrive at padding. Shapes: x (S, N, D), parameters as modules have them, weight
+    (S, N, 1) to (S, N, C), mean and variance (S, 1, C).
     """
 
     @staticmethod
@@ -75,7 +93,11 @@ class _Layer(torch.autograd.Function):
         shift: Tensor,
         weight: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        z = torch.bmm(x, matrix.mT).add_(bias).relu_()
+        ctx.shapes = matrix.shape, bias.shape
+        matrix = matrix.view(-1, *matrix.shape[-2:])
+        z = torch.bmm(x, matrix.mT)
+        bias, scale, shift = _each(z, bias, scale, shift)
+        z.add_(bias).relu_()
         y = z * weight
         mean = y.sum(1, keepdim=True)
         # the mean of squares less the squared mean: one pass, where centring first takes two
@@ -98,8 +120,9 @@ class _Layer(torch.autograd.Function):
         by.mul_(weight).addcmul_(grad, slope)
         torch.ops.aten.threshold_backward(by, z, 0, grad_input=by)
         by_x = torch.bmm(by, matrix) if ctx.needs_input_grad[0] else None
-        by_matrix = torch.bmm(by.mT, x)
-        return by_x, by_matrix, by.sum(1, keepdim=True), by_scale, by_shift, None
+        by_matrix = torch.bmm(by.mT, x).view(ctx.shapes[0])
+        of_features = (by.sum(1), by_scale, by_shift)
+        return by_x, by_matrix, *(g.view(ctx.shapes[1]) for g in of_features), None
 
 
 class NormedLayer(nn.Module):
@@ -108,18 +131,19 @@ class NormedLayer(nn.Module):
     Args:
         features, width: of a row before and after.
 
-    Shapes: rows (S, N, features) and their weights as `BatchNorm` has them to (S, N, width).
+    Shapes: (S, N, features) to (S, N, width).
     """
 
     def __init__(self, features: int, width: int) -> None:
         super().__init__()
         self.linear, self.norm = Linear(features, width), BatchNorm(width)
 
-    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+    def forward(self, x: Tensor, given: Rows) -> Tensor:
+        linear, norm = self.linear, self.norm
         if not self.training:
-            return self.norm(torch.relu(self.linear(x)), weight)
-        matrix = self.linear.weight.view(-1, *self.linear.weight.shape[-2:])
-        parts = self.norm.parts(self.linear.bias, self.norm.weight, self.norm.bias)
-        y, mean, variance = _Layer.apply(x, matrix, *parts, weight)
-        self.norm.note(mean, variance, weight)
+            return norm(torch.relu(linear(x)), given)
+        y, mean, variance = _Layer.apply(
+            x, linear.weight, linear.bias, norm.weight, norm.bias, given.weight
+        )
+        norm.note(mean, variance, given)
         return y

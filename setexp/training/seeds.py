@@ -36,7 +36,8 @@ class Alone:
 
     def losses(self, batches: Sequence[Batch], steps: int | None = None) -> Tensor:
         """Mean loss of the seed's batch, (1,), after so many inner steps."""
-        self.task.train()
+        if not self.task.training:
+            self.task.train()
         return self.task(batches[0], steps=steps).loss.mean().unsqueeze(0)
 
     @torch.no_grad()
@@ -79,7 +80,8 @@ class Stacked:
 
     def losses(self, batches: Sequence[Batch], steps: int | None = None) -> Tensor:
         """Mean loss of each seed's own batch, (S,), after so many inner steps."""
-        self._skeleton.train()
+        if not self._skeleton.training:
+            self._skeleton.train()
         losses = self._mapped(batches, steps, lambda outcome: outcome.loss.mean(-1))
         return torch.stack(losses) if isinstance(losses, list) else losses
 
