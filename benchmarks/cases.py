@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +19,9 @@ from setexp.config import compose_run, plain
 from setexp.datasets.mnist_images import load_mnist
 from setexp.sets import Batch, Encoding, SetBatch
 from setexp.tasks.predict import Predict
-from setexp.training.evaluate import Evaluation
+from setexp.training.evaluate import Evaluation, measure_curves
 from setexp.training.loop import Fit
+from setexp.training.randomness import for_run
 
 
 @dataclass
@@ -117,9 +119,15 @@ def ours(
     *,
     seeds: int = 1,
     dataset: Any = None,
+    datasets: Sequence[Any] | None = None,
     encoder: Callable[[], nn.Module] | None = None,
 ) -> tuple[Contender, Fit]:
-    """The training loop's own step on objects built from a config; one run is one epoch."""
+    """The training loop's own step on objects built from a config; one run is one epoch, with the
+    curves that are taken after it.
+
+    Args:
+        datasets: one of each seed; otherwise `dataset`, or the config's, is that of all.
+    """
     config = compose_run(overrides)
     nodes = plain(config)
 
@@ -134,10 +142,15 @@ def ours(
             representation_weight=node["representation_weight"],
         )
 
+    if datasets is None:
+        own = dataset or build(nodes["dataset"], "dataset").to(device)
+        datasets = [for_run(own, seed) for seed in range(seeds)]
+    evaluation = Evaluation(stats=nodes["evaluation"]["stats"],
+                            curves=nodes["evaluation"]["curves"])  # fmt: skip
     fit = Fit(
         lambda _: make_task(),
-        [dataset or build(nodes["dataset"], "dataset").to(device)] * seeds,
-        Evaluation(),
+        datasets,
+        evaluation,
         OmegaConf.to_object(config.trainer),  # type: ignore[arg-type]
         list(range(seeds)),
         [Path("benchmarks/no-checkpoint")] * seeds,
@@ -149,6 +162,8 @@ def ours(
         for batches in fit._batches(fit.step // fit.per_epoch):
             fit._step(batches)
         fit._check()
+        if evaluation.curves:
+            measure_curves(fit.learner, fit.datasets, evaluation, 1000, device)
 
     return Contender(name, run, fit.per_epoch, seeds), fit
 
@@ -522,6 +537,36 @@ def forward_flops(module: nn.Module, given: Tensor) -> float:
     return float(counter.get_total_flops())
 
 
+GRAPHS = [
+    "experiment=graphs_bio",
+    "readout@encoder.readout=fspool",
+    "dataset.source=procedural",
+    f"paths.data={tempfile.gettempdir()}/setexp-benchmark",
+]
+
+
+def folds(device: torch.device, count: int) -> Contender:
+    """The first folds of a cross-validation on graphs like MUTAG's, in a stack; one epoch."""
+    data = build(plain(compose_run(GRAPHS))["dataset"], "dataset").to(device)
+    name = "one fold" if count == 1 else f"{count} folds stacked"
+    datasets = [data.fold(k) for k in range(count)]
+    return ours(name, GRAPHS, device, seeds=count, datasets=datasets)[0]
+
+
+def graphs(device: torch.device) -> Case:
+    """GIN with FSPool, an epoch of MUTAG's size, batch 32, and its curves, beside padded batches."""
+    from reference_graphs import epoch
+
+    mine = folds(device, 1)
+    data = build(plain(compose_run(GRAPHS))["dataset"], "dataset")
+    return Case([Contender("reference", epoch(data, device), mine.steps), mine], {"one fold": 2.0})
+
+
+def graph_folds(device: torch.device) -> Case:
+    """Ten folds together beside one, an epoch and its curves, per fold."""
+    return Case([folds(device, 1), folds(device, 10)], {"10 folds stacked": 5.0})
+
+
 CASES: dict[str, Callable[[torch.device, bool], Case]] = {
     "polygons_fspool_8": lambda d, c: polygons(8, "direct", d, c),
     "polygons_fspool_64": lambda d, c: polygons(64, "direct", d, c),
@@ -539,4 +584,6 @@ CASES: dict[str, Callable[[torch.device, bool], Case]] = {
     "numbering": lambda d, c: numbering(d),
     "dspn_state_vector": lambda d, c: dspn_state(False, d),
     "dspn_state_image": lambda d, c: dspn_state(True, d),
+    "graphs": lambda d, c: graphs(d),
+    "graph_folds": lambda d, c: graph_folds(d),
 }

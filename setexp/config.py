@@ -22,7 +22,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from setexp.errors import ConfigError
-from setexp.training.settings import Pretrained, Tracking, Trainer
+from setexp.training.settings import CrossValidation, Pretrained, Tracking, Trainer
 
 if TYPE_CHECKING:
     from setexp.report.tables import Run
@@ -34,7 +34,7 @@ CONFIGS = ROOT / "configs"
 _OPERATIONAL = re.compile(
     r"^[+~]*(experiment|scale|seeds|table(\.points)?|rows|columns|run|mode|checkpoint|device|threads|restart|figures"
     r"|dataset\.(source|root)|paths\..*|tracking\..*|hydra[/.].*"
-    r"|trainer\.(until|log_every|checkpoint_seconds|stack|compile))(@.*)?$"
+    r"|trainer\.(until|log_every|checkpoint_seconds|stack|compile)|crossval\.stack)(@.*)?$"
 )
 
 
@@ -55,6 +55,7 @@ class EvaluationNodes:
     stats: list[str] = field(default_factory=list)
     at: list[int] = field(default_factory=list)
     during: str | None = None
+    curves: list[str] = field(default_factory=list)
     final: dict[str, str] = field(default_factory=dict)
     drop_last: bool = False
     double: bool = False
@@ -75,6 +76,7 @@ class Config:
     pretrained: Pretrained = field(default_factory=Pretrained)
     evaluation: EvaluationNodes = field(default_factory=EvaluationNodes)
     trainer: Trainer = field(default_factory=Trainer)
+    crossval: CrossValidation = field(default_factory=CrossValidation)
     tracking: Tracking = field(default_factory=Tracking)
     paths: Paths = field(default_factory=Paths)
     figures: dict[str, Any] = field(default_factory=dict)
@@ -190,8 +192,9 @@ def with_table_experiment(arguments: list[str]) -> list[str]:
     path = next((path for path in paths if path.exists()), None)
     if path is None:
         return arguments  # Hydra lists the choices
-    rows = (plain(OmegaConf.load(path)).get("rows") or {}).values()
-    first = next((row["experiment"] for row in rows if row and "experiment" in row), None)
+    table = plain(OmegaConf.load(path))
+    parts = [part for key in ("rows", "columns") for part in (table.get(key) or {}).values()]
+    first = next((part["experiment"] for part in parts if part and "experiment" in part), None)
     if first is None:
         return arguments
     place = arguments.index(f"table={names[0]}") + 1  # options may follow, and end the overrides

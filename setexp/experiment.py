@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from torch import nn
 from setexp import pretrained
 from setexp.build import build
 from setexp.config import axes
+from setexp.crossval import Repeat, points
 from setexp.errors import ClaimedError, ConfigError, NonFiniteError
 from setexp.files import claim, read_json, write_json, write_text
 from setexp.provenance import provenance
@@ -37,6 +38,12 @@ _SCIENCE = ("dataset", "encoder", "decoder", "loss", "task", "evaluation", "trai
 _NOT_SCIENCE = {
     "dataset": ("root", "source"),
     "trainer": ("until", "log_every", "checkpoint_seconds", "stack"),
+    "crossval": ("stack",),
+}
+# Settings that came later: with these values a run is what it was before.
+_AS_BEFORE: dict[str, dict[str, Any]] = {
+    "trainer": {"drop_last": True, "slice": None},
+    "evaluation": {"curves": [], "double": False},
 }
 
 
@@ -70,6 +77,8 @@ class Experiment:
         """
         for seed in self.config.seeds:
             self._weights_of(seed)  # before anything is written
+        if self.nodes["crossval"]["grid"]:
+            points(self.config)
         pending = []
         for seed in self.config.seeds:
             folder = self.folder / f"seed-{seed}"
@@ -104,6 +113,8 @@ class Experiment:
         science = {s: self._science(s) for s in _SCIENCE} | {"data": self.dataset.fingerprint}
         if self.nodes["pretrained"]["use"] is not Use.none:
             science["pretrained"] = self._science("pretrained")
+        if self.nodes["crossval"]["grid"]:
+            science["crossval"] = self._science("crossval")
         before = read_json(folder / "science.json")
         if before is not None and before != science:
             changed = ", ".join(_differences(before, science, ""))
@@ -119,8 +130,9 @@ class Experiment:
         node = self.nodes[section]
         if not isinstance(node, dict):
             return node
-        skipped = _NOT_SCIENCE.get(section, ())
-        return _jsonable({k: v for k, v in node.items() if k not in skipped})
+        skipped, before = _NOT_SCIENCE.get(section, ()), _AS_BEFORE.get(section, {})
+        kept = {k: v for k, v in node.items() if k not in skipped}
+        return _jsonable({k: v for k, v in kept.items() if k not in before or v != before[k]})
 
     def stacks(self) -> bool:
         """Whether several runs may share a process: their model is small enough, and can."""
@@ -147,6 +159,40 @@ class Experiment:
             log.warning("%s; seed %d starts over", error, seed)
             path.rename(path.with_suffix(".damaged"))
             return 0
+
+    def announce(self, seeds: Sequence[int]) -> None:
+        """Say what is going to be trained."""
+        said = f"{self.command} seeds={list(seeds)} [{self.dataset.source} data, {self.device}]"
+        print(said.replace(", ", ","))
+
+    def cross_validate(self, seed: int) -> list[str]:
+        """Train and record the cross-validation of one seed; how it diverged, if it did."""
+        folder, started = self.folder / f"seed-{seed}", time.monotonic()
+        self.announce([seed])
+        own = for_run(self.dataset, seed)
+        repeat = Repeat(self.config, own, self.evaluation, seed, folder, self.device)
+        tracker = self.tracker(seed, folder, None, 0)
+        write_json(folder / "status.json", {"status": "running"})
+        failure, cost, metrics, point = None, None, None, repeat.points[0]
+        with _early_end_noted([folder], [tracker]):
+            try:
+                cost = repeat.train()
+            except NonFiniteError as error:
+                failure = str(error)
+        cost = cost or {"steps": 0, "seconds": time.monotonic() - started, "stacked": 1}
+        if failure is None:
+            point, metrics = repeat.choose()
+            metrics |= self.dataset.statistics
+        with torch.device("meta"):
+            parameters = sum(p.numel() for p in point.task().parameters())
+        size = {
+            "epochs": point.trainer.epochs,
+            "steps": cost["steps"],
+            "parameters": parameters,
+        }
+        status = self._write(seed, metrics, failure, size, cost["seconds"], cost["stacked"])
+        tracker.finish({"metrics": metrics, "status": status})
+        return [] if failure is None else [failure]
 
     def task(self, seed: int) -> nn.Module:
         """A seed's model before its first step, or to be resumed."""
@@ -194,8 +240,32 @@ class Experiment:
             except NonFiniteError as error:
                 failure = str(error)
         module = fit.learner.module(index) if task is None else task
-        parameters = sum(p.numel() for p in module.parameters())
-        learned = {} if task is None else _learned(task)
+        size = {
+            **({"learned": learned} if task is not None and (learned := _learned(task)) else {}),
+            "epochs": fit.step / max(fit.per_epoch, 1),
+            "steps": fit.step,
+            "parameters": sum(p.numel() for p in module.parameters()),
+        }
+        seconds = fit.seconds + time.monotonic() - started
+        status = self._write(seed, metrics, failure, size, seconds, fit.learner.count, status)
+        if task is not None:
+            for path in draw(self.nodes["figures"], task, self.dataset, folder, seed, self.device):
+                tracker.picture(path.stem, path)
+        tracker.finish({"metrics": metrics, "status": status})
+        return [] if failure is None else [failure]
+
+    def _write(
+        self,
+        seed: int,
+        metrics: dict[str, float] | None,
+        failure: str | None,
+        size: dict[str, Any],
+        seconds: float,
+        stacked: int,
+        status: str = "done",
+    ) -> str:
+        """Write and print a seed's result record; its status."""
+        folder = self.folder / f"seed-{seed}"
         record = {
             "experiment": self.config.name,
             "axes": self.axes,
@@ -204,32 +274,18 @@ class Experiment:
             "data": self.dataset.fingerprint,
             "seed": seed,
             "status": status if failure is None else "diverged",
-            **({} if failure is None else {"why": failure, "failed_at_step": fit.step}),
+            **({} if failure is None else {"why": failure, "failed_at_step": size["steps"]}),
             "metrics": metrics,
-            **({"learned": learned} if learned else {}),
-            "epochs": fit.step / max(fit.per_epoch, 1),
-            "steps": fit.step,
-            "parameters": parameters,
-            "provenance": provenance(
-                f"{self.command} seeds=[{seed}]",
-                self.device,
-                fit.seconds + time.monotonic() - started,
-            )
-            | {
-                "stacked_seeds": fit.learner.count,
-                "compiled": bool(self.config.trainer.compile),
-            },
+            **size,
+            "provenance": provenance(f"{self.command} seeds=[{seed}]", self.device, seconds)
+            | {"stacked_seeds": stacked, "compiled": bool(self.config.trainer.compile)},
         }
         write_json(folder / "result.json", record)
         write_json(folder / "status.json", {"status": record["status"]})
         for name, value in (metrics or {}).items():
             print(f"  seed {seed}  {name:<24} {value:.6g}")
         print(f"record: {folder}/result.json")
-        if task is not None:
-            for path in draw(self.nodes["figures"], task, self.dataset, folder, seed, self.device):
-                tracker.picture(path.stem, path)
-        tracker.finish({"metrics": metrics, "status": record["status"]})
-        return [] if failure is None else [failure]
+        return str(record["status"])
 
 
 Member = tuple[Experiment, int]  # a seed of an experiment
@@ -246,7 +302,10 @@ def train(experiments: Sequence[Experiment]) -> None:
     """
     with ExitStack() as claims:
         pending = [(one, seed) for one in experiments for seed in one.pending(claims)]
-        failures = [f for members in _groups(pending) for f in _fit(members)]
+        validated = [(one, seed) for one, seed in pending if one.nodes["crossval"]["grid"]]
+        failures = [f for one, seed in validated for f in one.cross_validate(seed)]
+        rest = [member for member in pending if member not in validated]
+        failures += [f for members in _groups(rest) for f in _fit(members)]
     if failures:
         raise NonFiniteError("\nerror: ".join(failures))
 
@@ -268,12 +327,10 @@ def _fit(members: list[Member]) -> list[str]:
     experiments, seeds = zip(*members, strict=True)
     folders = [one.folder / f"seed-{seed}" for one, seed in members]
     for one in dict.fromkeys(experiments):
-        own = [seed for other, seed in members if other is one]
-        said = f"{one.command} seeds={own} [{one.dataset.source} data, {one.device}]"
-        print(said.replace(", ", ","))
+        one.announce([seed for other, seed in members if other is one])
     fit = Fit(
         lambda index: experiments[index].task(seeds[index]),
-        [one.dataset for one in experiments],
+        [for_run(one.dataset, seed) for one, seed in members],
         experiments[0].evaluation,
         OmegaConf.to_object(experiments[0].config.trainer),  # type: ignore[arg-type]
         seeds,
@@ -285,7 +342,7 @@ def _fit(members: list[Member]) -> list[str]:
     )
     for folder in folders:
         write_json(folder / "status.json", {"status": "running"})
-    with _early_end_noted(fit):
+    with _early_end_noted(folders, fit.trackers, lambda: {"step": fit.step, "steps": fit.total}):
         try:
             fit.train()
         except NonFiniteError as error:
@@ -302,7 +359,11 @@ def _fit(members: list[Member]) -> list[str]:
 
 
 @contextmanager
-def _early_end_noted(fit: Fit) -> Iterator[None]:
+def _early_end_noted(
+    folders: Sequence[Path],
+    trackers: Sequence[Tracker],
+    progress: Callable[[], dict[str, int]] = dict,
+) -> Iterator[None]:
     """Where a signal or an error ends a run, the folders of seeds without a result say so."""
     try:
         yield
@@ -310,10 +371,9 @@ def _early_end_noted(fit: Fit) -> Iterator[None]:
         ended = {"status": "failed", "why": str(error) or type(error).__name__}
         if isinstance(error, SystemExit):
             ended = {"status": "interrupted"}
-        for folder, tracker in zip(fit.folders, fit.trackers, strict=True):
+        for folder, tracker in zip(folders, trackers, strict=True):
             if not (folder / "result.json").exists():
-                at = {"step": fit.step, "steps": fit.total}
-                write_json(folder / "status.json", ended | at)
+                write_json(folder / "status.json", ended | progress())
                 tracker.finish(ended)
         raise
 

@@ -36,6 +36,7 @@ def broken_rules(nodes: dict[str, Any]) -> list[str]:
         *_representation(nodes),
         *_inner_steps(nodes),
         *_trainer(nodes),
+        *_cross_validation(nodes),
         *_process(nodes),
     ]
 
@@ -147,6 +148,26 @@ def _trainer(nodes: dict[str, Any]) -> list[str]:
                 "trainer.select=best: needs evaluations to choose from; set trainer.evaluate_every "
                 "and evaluation.during"
             )
+    return mistakes
+
+
+def _cross_validation(nodes: dict[str, Any]) -> list[str]:
+    """Selection needs whole curves of all members, on splits it knows."""
+    crossval, trainer, curves = nodes["crossval"], nodes["trainer"], nodes["evaluation"]["curves"]
+    if not crossval["grid"]:
+        return []
+    mistakes = [
+        f"trainer.{key}={trainer[key]}: a cross-validation trains all its epochs; set it to null"
+        for key in ("until", "steps")
+        if trainer[key] is not None
+    ]
+    if not {"val", "test"} <= set(curves) or "accuracy" not in nodes["evaluation"]["stats"]:
+        mistakes.append(
+            f"evaluation.curves={curves}: a cross-validation selects by accuracy on val and reads "
+            "test; name both, and the stat"
+        )
+    if crossval["stack"] < 1:
+        mistakes.append(f"crossval.stack={crossval['stack']}: at least 1")
     return mistakes
 
 

@@ -25,6 +25,7 @@ from setexp.memory import keep_freed_memory
 from setexp.rules import broken_rules
 from setexp.training import checkpoint
 from setexp.training.evaluate import Evaluation, measure_final
+from setexp.training.randomness import for_run
 from setexp.training.settings import Select
 
 # Overrides that hold for a run whose weights another one needs, too.
@@ -161,7 +162,7 @@ def _device(name: str) -> torch.device:
 def _splits_without_batch(
     dataset: Any, evaluation: Evaluation, trainer: dict[str, Any]
 ) -> list[str]:
-    needed = [("train", "batch_size")]
+    needed = [("train", "batch_size")] if trainer["drop_last"] else []
     for split in sorted({str(s) for s in (evaluation.during, *evaluation.final) if s is not None}):
         dataset.sizes(split)  # refuses one that it does not have
         needed += [(split, "eval_batch_size")] if evaluation.drop_last else []
@@ -189,7 +190,8 @@ def _evaluate_only(
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"checkpoint={config.checkpoint}: another model: {reason}") from None
     size, seed = config.trainer.eval_batch_size, state["seed"]
-    measured = measure_final(task, dataset, evaluation, batch_size=size, seed=seed, device=device)
+    own = for_run(dataset, seed)
+    measured = measure_final(task, own, evaluation, batch_size=size, seed=seed, device=device)
     path = Path(config.checkpoint).with_name("evaluation.json")
     about = {"source": dataset.source, "seed": seed, "steps": state["step"]}
     write_json(path, about | {"metrics": measured})

@@ -44,11 +44,29 @@ def split_mask(rows: Tensor, mask_channel: bool, mask_bias: float = 0.0) -> SetB
     return SetBatch(rows[..., :-1], rows[..., -1] + mask_bias if mask_bias else rows[..., -1])
 
 
+class GraphBatch(NamedTuple):
+    """A batch of undirected graphs: all nodes in one list, graph after graph, then padding.
+
+    Args:
+        x: features of nodes, (N, D); padding has zeros.
+        graph: graph of each node in 0..B - 1, (N,) int64; B of padding.
+        first: first node of each graph, and of the padding, (B + 1,) int64.
+        neighbour: neighbours of all nodes, node after node, then padding, (E,) int64.
+        edge: first of each node's places in `neighbour`, and of the padding, (N + 1,) int64.
+    """
+
+    x: Tensor
+    graph: Tensor
+    first: Tensor
+    neighbour: Tensor
+    edge: Tensor
+
+
 class Batch(NamedTuple):
     """One step's data.
 
     Args:
-        input: what the model sees: a `SetBatch`, or images (B, 3, H, W) in [0, 1].
+        input: what the model sees: a `SetBatch`, images (B, 3, H, W) in [0, 1], or a `GraphBatch`.
         target: what it should produce: a `SetBatch`, or labels or numbers (B,).
         aux: further tensors with leading B (noise, questions, ...), by name.
     """

@@ -146,7 +146,7 @@ def interrupt(
     name = config(*overrides)["name"]
     folder = next(path for path in sorted(only(outputs, name).iterdir()) if not done(path))
     assert read(folder / "status.json")["status"] == "interrupted"
-    return checkpoint.load(folder / "checkpoint.pt")
+    return checkpoint.load(next(folder.rglob("checkpoint.pt")))
 
 
 @contextmanager
@@ -194,12 +194,17 @@ def assert_same_run(a: Path, b: Path) -> None:
     assert result["metrics"] is not None and result["metrics"]
     for key in ("status", "metrics", "steps", "epochs", "parameters", "seed"):
         assert result[key] == other[key], key
-    assert (a / "metrics.jsonl").read_text() == (b / "metrics.jsonl").read_text()
-    state, same = (checkpoint.load(f / "checkpoint.pt") for f in (a, b))
-    assert state["step"] == same["step"]
-    for part in ("model", "optimizer"):
-        assert state[part].keys() == same[part].keys()
-        assert_equal(state[part], same[part])
+    kept = [sorted(p.relative_to(f).parent for p in f.rglob("checkpoint.pt")) for f in (a, b)]
+    assert kept[0] == kept[1] and kept[0]
+    for folder in kept[0]:  # one, or those of the models of a cross-validation
+        assert (a / folder / "metrics.jsonl").read_text() == (
+            b / folder / "metrics.jsonl"
+        ).read_text()
+        state, same = (checkpoint.load(f / folder / "checkpoint.pt") for f in (a, b))
+        assert state["step"] == same["step"]
+        for part in ("model", "optimizer"):
+            assert state[part].keys() == same[part].keys()
+            assert_equal(state[part], same[part])
 
 
 def assert_equal(a: Any, b: Any) -> None:

@@ -29,7 +29,10 @@ ARROW = {
     "rules": ("training",),
     "config": ("training", "report"),
     "pretrained": ("report", "training"),
-    "experiment": ("build", "config", "pretrained", "provenance", "report", "training"),
+    "crossval": ("build", "config", "report", "training"),
+    "experiment": (
+        *("build", "config", "crossval", "pretrained", "provenance", "report", "training"),
+    ),
     "run": (
         *("build", "config", "experiment", "memory", "pretrained", "report", "rules"),
         "training",
@@ -105,7 +108,7 @@ def test_only_the_top_knows_hydra() -> None:
         for package in {name.split(".")[0] for name in imported(path)} & HYDRA:
             users[package].add(own_part(path))
     assert users["hydra"] == {"config", "run"}
-    assert users["omegaconf"] == {"config", "run", "build", "experiment"}
+    assert users["omegaconf"] == {"config", "run", "build", "crossval", "experiment"}
 
 
 def test_reports_import_neither_torch_nor_hydra() -> None:

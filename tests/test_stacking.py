@@ -21,6 +21,8 @@ def stacks(experiment: str) -> bool:
     size = sum(p.numel() for p in task.parameters())
     if nodes["dataset"].get("pad") == "batch":  # shapes would differ
         return False
+    if nodes["crossval"]["grid"]:  # a seed is a stack by itself: tests/test_crossval.py
+        return False
     return 0 < size <= nodes["trainer"]["stack"] and stackable(task)
 
 

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 
 class CrossEntropyLoss(nn.Module):
-    """Negative log-likelihood of the label: logits (B, C), labels (B,) to (B,)."""
+    """Negative log-likelihood of the label: logits (..., B, C), labels (..., B) to (..., B)."""
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
-        return F.cross_entropy(logits, label, reduction="none")
+        loss = F.cross_entropy(logits.flatten(0, -2), label.flatten(), reduction="none")
+        return loss.view(label.shape)

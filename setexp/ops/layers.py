@@ -24,30 +24,40 @@ class LinearInit(Enum):
 
 
 def project(x: Tensor, weight: Tensor) -> Tensor:
-    """x W^T, rounded alike alone and in a stack of seeds: (..., in), (out, in) to (..., out).
+    """x W^T, rounded alike alone and in a stack of seeds.
 
     Products take other routes through the BLAS when they are batched, which changes the last bit.
-    Here they always are, and a width of one is a multiplication.
+    Here they always are, and a width of one, or a lone row, is a multiplication.
+
+    Shapes: (..., in) and (out, in), or (S, ..., in) and (S, out, in), to (..., out).
     """
-    if weight.shape[1] == 1:
-        return x * weight.squeeze(1)
-    if weight.shape[0] == 1:
-        return (x * weight.squeeze(0)).sum(-1, keepdim=True)
-    y = torch.bmm(x.reshape(1, -1, x.shape[-1]), weight.mT.unsqueeze(0))
-    return y.reshape(*x.shape[:-1], weight.shape[0])
+    stacked = weight.unsqueeze(0) if weight.ndim == 2 else weight
+    out_features, in_features = weight.shape[-2:]
+    rows = x.reshape(len(stacked), -1, in_features)
+    if in_features == 1:
+        y = rows * stacked.mT
+    elif out_features == 1:
+        y = (rows * stacked).sum(-1, keepdim=True)
+    elif rows.shape[1] == 1:
+        y = (rows * stacked).sum(-1).unsqueeze(1)
+    else:
+        y = torch.bmm(rows, stacked.mT)
+    return y.view(*x.shape[:-1], out_features)
 
 
 class Linear(nn.Linear):
     """A linear layer that rounds alike alone and in a stack of seeds.
 
     `torch.nn.Linear` fuses the bias into the product when it runs alone but not under `vmap`, which
-    changes the last bit. Here the bias is added afterwards; see `project` for the product.
+    changes the last bit. Here the bias is added afterwards; see `project` for the product. Weights
+    may have a leading seed axis, as the input then does.
 
     Args:
         in_features, out_features, bias: as `torch.nn.Linear` defines them.
         init: see `LinearInit`.
 
-    Shapes: (..., in_features) to (..., out_features).
+    Shapes: (..., in_features) to (..., out_features). Where a stack of S seeds is given as it is,
+    not mapped, parameters and input have a leading axis S.
     """
 
     def __init__(
@@ -73,7 +83,12 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         y = project(x, self.weight)
-        return y if self.bias is None else y + self.bias
+        if self.bias is None:
+            return y
+        if self.bias.ndim == 1:
+            return y + self.bias
+        rows = y.reshape(len(self.bias), -1, self.out_features) + self.bias.unsqueeze(1)
+        return rows.view(y.shape)
 
 
 class MLP(nn.Sequential):

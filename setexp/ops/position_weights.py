@@ -53,12 +53,19 @@ class PositionWeights(nn.Module):
             ratio = position / max(n - 1, 1)
         else:
             ratio = position / (size - 1).clamp(min=1)
-        knots = torch.arange(
-            self.n_pieces + 1, device=self.weight.device, dtype=self.weight.dtype
-        ).unsqueeze(-1)
-        # hat functions: interpolation as one product, without gathers to differentiate
-        hats = torch.relu(1 - (ratio.unsqueeze(-2) * self.n_pieces - knots).abs())
+        hats = self._hats(ratio, self.n_pieces)
         if size is None:
             return self.weight @ hats
         weights = torch.bmm(self.weight.expand(len(hats), -1, -1), hats)  # alike in a stack
         return weights * (position < size).unsqueeze(-2)
+
+    def at(self, ratio: Tensor) -> Tensor:
+        """Weights (S, C, n) at n relative positions in [0, 1], (S, n): of a stack, or with S = 1."""
+        assert self.n_pieces is not None, "one weight per position has no relative positions"
+        weight = self.weight.view(-1, *self.weight.shape[-2:])
+        return torch.bmm(weight, self._hats(ratio, self.n_pieces))
+
+    def _hats(self, ratio: Tensor, pieces: int) -> Tensor:
+        """Hat functions: interpolation as one product, without gathers to differentiate."""
+        knots = torch.arange(pieces + 1, device=ratio.device, dtype=ratio.dtype).unsqueeze(-1)
+        return torch.relu(1 - (ratio.unsqueeze(-2) * pieces - knots).abs())

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from setexp.errors import NonFiniteError
 from setexp.sets import SetBatch
-from setexp.training.randomness import derive, for_run, own_draws
+from setexp.training.randomness import derive, own_draws
+from setexp.training.seeds import Alone, Stacked
 
 Metric = Callable[[SetBatch, SetBatch], dict[str, float]]
 
@@ -29,6 +30,7 @@ class Evaluation:
         at: inner steps whose predictions are read, all from one pass of the longest; each name
             then ends in "@steps". Empty: the final prediction, names unchanged.
         during: split that is read during training; None for none.
+        curves: splits of which stats are taken after every epoch, of a whole stack in one call.
         final: splits that are read at the end, with the suffix of their names.
         drop_last: leave an incomplete last batch out, as DSPN's batch-mean objective requires.
         double: in double precision, for splits whose batches are.
@@ -39,6 +41,7 @@ class Evaluation:
     stats: Sequence[str] = ()
     at: Sequence[int] = ()
     during: str | None = None
+    curves: Sequence[str] = ()
     final: Mapping[str, str] = field(default_factory=dict)
     drop_last: bool = False
     double: bool = False
@@ -117,10 +120,39 @@ def measure(
     generator = torch.Generator(device).manual_seed(derive(seed, split, "evaluate"))
     with own_draws(derive(seed, "evaluate", when), device):
         try:
-            own = for_run(dataset, seed)
-            return evaluate(task, own, split, evaluation, batch_size, generator, steps)
+            return evaluate(task, dataset, split, evaluation, batch_size, generator, steps)
         except NonFiniteError as error:
             raise NonFiniteError(f"evaluation of seed {seed} on {split}: {error}") from None
+
+
+def measure_curves(
+    learner: Alone | Stacked,
+    datasets: Sequence[Any],
+    evaluation: Evaluation,
+    batch_size: int,
+    device: torch.device,
+) -> list[dict[str, float]]:
+    """Mean stats of each seed on each split of `curves`, "val/accuracy"; one pass over them all."""
+    splits, generator = evaluation.curves, torch.Generator(device).manual_seed(0)
+    passes = [
+        d.batches("+".join(splits), batch_size, generator, shuffle=False, drop_last=False)
+        for d in datasets
+    ]
+    found: list[dict[str, list[Tensor]]] = [{name: [] for name in evaluation.stats} for _ in passes]
+    for batches in zip(*passes, strict=True):
+        for values, stats in zip(found, learner.stats(batches), strict=True):
+            for name, parts in values.items():
+                parts.append(stats[name])
+    curves: list[dict[str, float]] = []
+    for values, dataset in zip(found, datasets, strict=True):
+        sizes = [dataset.sizes(split) for split in splits]
+        means = {
+            f"{split}/{name}": part.mean()
+            for name, parts in values.items()
+            for split, part in zip(splits, torch.cat(parts).double().split(sizes), strict=True)
+        }
+        curves.append(dict(zip(means, torch.stack(list(means.values())).tolist(), strict=True)))
+    return curves
 
 
 def measure_final(

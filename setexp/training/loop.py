@@ -12,19 +12,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from setexp.errors import ConfigError, NonFiniteError
 from setexp.sets import Batch
 from setexp.training import checkpoint
-from setexp.training.evaluate import Evaluation, measure, measure_final
+from setexp.training.evaluate import Evaluation, measure, measure_curves, measure_final
 from setexp.training.optimise import (
     clip_gradients,
     inner_steps,
     learning_rate,
     make_optimizer,
 )
-from setexp.training.randomness import derive, for_run, rng_state, set_rng_state
+from setexp.training.randomness import derive, rng_state, set_rng_state
 from setexp.training.seeds import Alone, Stacked, unstack_state
 from setexp.training.settings import Precision, Select, Trainer
 from setexp.training.signals import StopRequest
@@ -33,12 +33,18 @@ from setexp.training.tracking import Tracker
 log = logging.getLogger(__name__)
 
 
+def steps_per_epoch(dataset: Any, trainer: Trainer) -> int:
+    """Batches in one pass over the training split."""
+    whole, rest = divmod(dataset.sizes("train"), trainer.batch_size)
+    return whole + (rest > 0 and not trainer.drop_last)
+
+
 class Fit:
     """Training of some seeds that are at the same step, and their evaluation.
 
     Args:
         make_task: builds the model of a seed's index, with the global random state seeded.
-        datasets: of each seed; they differ in numbers alone.
+        datasets: of each seed's run, with equally many batches.
         evaluation, trainer: see their classes.
         seeds: seeds; they are stacked if there are several.
         folders: a folder for each, which holds its checkpoint.
@@ -57,7 +63,7 @@ class Fit:
         device: torch.device,
         open_tracker: Callable[[int, str | None, int], Tracker],
     ) -> None:
-        self.datasets, self.evaluation, self.trainer = datasets, evaluation, trainer
+        self.datasets, self.evaluation, self.trainer = list(datasets), evaluation, trainer
         self.seeds, self.folders, self.device = list(seeds), list(folders), device
         tasks = []
         for index, seed in enumerate(seeds):
@@ -70,7 +76,7 @@ class Fit:
             if self.parameters
             else None
         )
-        self.per_epoch = datasets[0].sizes("train") // trainer.batch_size
+        self.per_epoch = steps_per_epoch(self.datasets[0], trainer)
         self.total = trainer.epochs * self.per_epoch
         if trainer.steps is not None:
             self.total = min(self.total, trainer.steps)
@@ -142,13 +148,13 @@ class Fit:
 
     def _batches(self, epoch: int) -> Iterator[tuple[Batch, ...]]:
         passes = [
-            for_run(dataset, seed).batches(
+            dataset.batches(
                 "train",
                 self.trainer.batch_size,
                 torch.Generator(self.device).manual_seed(derive(seed, "train", epoch)),
                 start=self.step % self.per_epoch,
                 shuffle=True,
-                drop_last=True,
+                drop_last=self.trainer.drop_last,
             )
             for dataset, seed in zip(self.datasets, self.seeds, strict=True)
         ]
@@ -221,6 +227,12 @@ class Fit:
                 task, how = self.learner.module(index), self._how(index)
                 measured = measure_final(task, self.datasets[index], self.evaluation, **how)
                 report |= {f"{name}_ep{epoch + 1}": value for name, value in measured.items()}
+        if self.evaluation.curves:
+            self._check()
+            size = self.trainer.eval_batch_size
+            curves = measure_curves(self.learner, self.datasets, self.evaluation, size, self.device)
+            for tracker, values in zip(self.trackers, curves, strict=True):
+                tracker.log(self.step, {"epoch": epoch, **values})
         every = self.trainer.evaluate_every
         if not every or (epoch + 1) % every or self.evaluation.during is None:
             return
@@ -320,8 +332,10 @@ def _slices(
     batches: tuple[Batch, ...], trainer: Trainer
 ) -> Iterator[tuple[tuple[Batch, ...], float]]:
     """Parts of all seeds' batches and the share of the sets they hold."""
-    whole, size = trainer.batch_size, trainer.slice or trainer.batch_size
-    for at in range(0, whole, size):
-        rows = slice(at, at + size)
-        part = batches if size >= whole else tree_map(itemgetter(rows), batches)
-        yield part, min(size, whole - at) / whole
+    if trainer.slice is None:
+        yield batches, 1.0
+        return
+    whole = len(tree_leaves(batches)[0])
+    for at in range(0, whole, trainer.slice):
+        rows = slice(at, at + trainer.slice)
+        yield tree_map(itemgetter(rows), batches), min(trainer.slice, whole - at) / whole

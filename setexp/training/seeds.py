@@ -6,13 +6,13 @@ Law: a seed trained in a stack equals the seed trained alone, bit for bit on a C
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from setexp.sets import Batch
 
@@ -36,8 +36,15 @@ class Alone:
 
     def losses(self, batches: Sequence[Batch], steps: int | None = None) -> Tensor:
         """Mean loss of the seed's batch, (1,), after so many inner steps."""
-        self.task.train()
+        if not self.task.training:
+            self.task.train()
         return self.task(batches[0], steps=steps).loss.mean().unsqueeze(0)
+
+    @torch.no_grad()
+    def stats(self, batches: Sequence[Batch]) -> list[dict[str, Tensor]]:
+        """What the seed's task measures of each set of its batch, by name, when it is evaluated."""
+        self.task.eval()
+        return [self.task(batches[0]).stats]
 
     def state(self, index: int) -> dict[str, Tensor]:
         """One seed's state dict."""
@@ -55,7 +62,8 @@ class Alone:
 
 
 class Stacked:
-    """Seeds of one model along a leading axis of every parameter and buffer, mapped by `vmap`."""
+    """Seeds of one model along a leading axis of every parameter and buffer, mapped by `vmap`, or
+    given as they are to a model that takes the axis itself (`stacks_itself`)."""
 
     def __init__(self, tasks: Sequence[nn.Module]) -> None:
         self.count = len(tasks)
@@ -72,14 +80,46 @@ class Stacked:
 
     def losses(self, batches: Sequence[Batch], steps: int | None = None) -> Tensor:
         """Mean loss of each seed's own batch, (S,), after so many inner steps."""
-        self._skeleton.train()
-        batch = stack_batches(batches)
+        if not self._skeleton.training:
+            self._skeleton.train()
+        losses = self._mapped(batches, steps, lambda outcome: outcome.loss.mean(-1))
+        return torch.stack(losses) if isinstance(losses, list) else losses
 
-        def mean_loss(p: Mapping[str, Tensor], b: Mapping[str, Tensor], batch: Batch) -> Tensor:
-            state, how = (dict(p), dict(b)), {"steps": steps}
-            return functional_call(self._skeleton, state, (batch,), how).loss.mean()
+    @torch.no_grad()
+    def stats(self, batches: Sequence[Batch]) -> list[dict[str, Tensor]]:
+        """What each seed's task measures of each set of its own batch, by name, when evaluated."""
+        self._skeleton.eval()
+        stats = self._mapped(batches, None, lambda outcome: outcome.stats)
+        return stats if isinstance(stats, list) else _unstacked(stats, self.count)
 
-        return vmap(mean_loss)(dict(self.parameters), self.buffers, batch)
+    def _mapped(
+        self, batches: Sequence[Batch], steps: int | None, read: Callable[[Any], Any]
+    ) -> Any:
+        """What is read of all seeds' outcomes: one stacked value, or one of each seed where the
+        shapes of batches differ; seeds whose batches have one shape are worked on together."""
+        skeleton = self._skeleton
+
+        def one(p: Mapping[str, Tensor], b: Mapping[str, Tensor], batch: Batch) -> Any:
+            return read(functional_call(skeleton, (dict(p), dict(b)), (batch,), {"steps": steps}))
+
+        itself = any(getattr(m, "stacks_itself", False) for m in skeleton.modules())
+        mapped = one if itself else vmap(one)
+
+        alike: dict[tuple[torch.Size, ...], list[int]] = {}
+        for index, batch in enumerate(batches):
+            alike.setdefault(_shapes(batch), []).append(index)
+        if len(alike) == 1:
+            return mapped(dict(self.parameters), self.buffers, stack_batches(batches))
+        results: list[Any] = [None] * self.count
+        for seeds in alike.values():
+            p = {k: v[seeds] for k, v in self.parameters.items()}
+            b = {k: v[seeds] for k, v in self.buffers.items()}
+            found = mapped(p, b, stack_batches([batches[i] for i in seeds]))
+            for k, v in b.items():  # running statistics are of copies here
+                self.buffers[k][seeds] = v
+            for index, result in zip(seeds, _unstacked(found, len(seeds)), strict=True):
+                results[index] = result
+        return results
 
     def state(self, index: int) -> dict[str, Tensor]:
         """One seed's state dict, as the plain module would have it."""
@@ -115,6 +155,14 @@ def stack_batches(batches: Sequence[Batch]) -> Batch:
         both = tree_map(stack, *(b.input for b in batches))
         return Batch(both, both, tree_map(stack, *(b.aux for b in batches)))
     return tree_map(stack, *batches)
+
+
+def _shapes(batch: Batch) -> tuple[torch.Size, ...]:
+    return tuple(leaf.shape for leaf in tree_leaves(batch) if isinstance(leaf, Tensor))
+
+
+def _unstacked(values: Any, count: int) -> list[Any]:
+    return [tree_map(lambda t, i=i: t[i], values) for i in range(count)]
 
 
 def unstack_state(state: dict[str, Tensor], shape: torch.Size, index: int) -> dict[str, Tensor]:

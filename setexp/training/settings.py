@@ -38,6 +38,7 @@ class Trainer:
         until: pause after so many epochs; the same command with more, or null, goes on.
         batch_size: sets a step. eval_batch_size: sets a step of an evaluation.
         slice: sets of a batch that are held at a time, their gradients added up; null for all.
+        drop_last: leave the last batch of an epoch out where it is smaller.
         optimizer, lr, weight_decay: as PyTorch defines them.
         clip: largest gradient norm of all parameters of one seed; null for none.
         lr_epochs, lr_factor: multiply the learning rate at the start of each of these epochs.
@@ -61,6 +62,7 @@ class Trainer:
     batch_size: int = 32
     eval_batch_size: int = 32
     slice: int | None = None
+    drop_last: bool = True
     optimizer: Optimizer = Optimizer.adam
     lr: float = 1e-3
     weight_decay: float = 0.0
@@ -82,6 +84,22 @@ class Trainer:
     log_every: int = 50
     checkpoint_seconds: float = 60.0
     stack: int = 1_000_000
+
+
+@dataclass
+class CrossValidation:
+    """A run that trains all folds of its dataset at every point of a grid, and selects a point.
+
+    Args:
+        grid: values of any of the config's keys, nested as the config is; empty for no
+            cross-validation. Their order is that of the points, the last key changing fastest.
+        together: keys of the grid whose points share a stack: those that buffers hold, not shapes.
+        stack: most models that are stacked.
+    """
+
+    grid: dict[str, Any] = field(default_factory=dict)
+    together: list[str] = field(default_factory=list)
+    stack: int = 20
 
 
 class Use(Enum):

@@ -1,0 +1,233 @@
+"""Cross-validation as one run: all folds at every point of a grid, then the choice of a point.
+
+A fold at a point is a member. Members are seeds' siblings: each has a folder, a checkpoint and curves
+of its own, and `Fit` trains those of one shape in one stack, each as it would be trained alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import nn
+
+from setexp.build import build, check
+from setexp.config import plain
+from setexp.errors import ConfigError
+from setexp.files import read_json, write_json
+from setexp.report.records import slug
+from setexp.training import checkpoint
+from setexp.training.evaluate import Evaluation
+from setexp.training.loop import Fit, steps_per_epoch
+from setexp.training.randomness import derive
+from setexp.training.seeds import stackable
+from setexp.training.settings import CrossValidation, Tracking, TrackingMode, Trainer
+from setexp.training.tracking import Tracker
+
+
+@dataclass(frozen=True)
+class Point:
+    """One choice of the grid's values, the config with them, and what of it `Fit` needs."""
+
+    values: dict[str, Any]
+    nodes: dict[str, Any]
+    trainer: Trainer
+
+    def task(self) -> nn.Module:
+        """The model, to be trained."""
+        return build(self.nodes["task"], "task")
+
+
+@dataclass(frozen=True)
+class Member:
+    """A fold at a point, and where it is kept."""
+
+    point: Point
+    fold: int
+    dataset: Any
+    folder: Path
+
+
+def points(config: DictConfig) -> list[Point]:
+    """All points of a config's grid, in its order.
+
+    Raises:
+        ConfigError: a key that the config does not have, no value, or one of a wrong type.
+    """
+    grid = dict(_leaves(plain(config.crossval.grid)))
+    for key, values in grid.items():
+        if OmegaConf.select(config, key, default=None) is None:
+            raise ConfigError(f"crossval.grid.{key}: the config has no {key}")
+        if not isinstance(values, list) or not values:
+            raise ConfigError(f"crossval.grid.{key}={values}: name values in a list")
+    found = []
+    for values in itertools.product(*grid.values()):
+        own = copy.deepcopy(config)
+        for key, value in zip(grid, values, strict=True):
+            try:
+                OmegaConf.update(own, key, value)
+            except OmegaConfBaseException as error:
+                reason = str(error).splitlines()[0]
+                raise ConfigError(f"crossval.grid.{key}: {reason}") from None
+        nodes = plain(own)
+        mistakes = check(nodes["task"], "task")
+        if mistakes:
+            raise ConfigError(f"crossval.grid: {mistakes[0]}")
+        trainer: Any = OmegaConf.to_object(own.trainer)
+        found.append(Point(dict(zip(grid, values, strict=True)), nodes, trainer))
+    return found
+
+
+def _leaves(node: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value
+
+
+class Repeat:
+    """One cross-validation of one seed.
+
+    Args:
+        config: the run's. dataset: of the run. evaluation: its curves are taken.
+        folder: holds a folder of each member. device: where everything happens.
+    """
+
+    def __init__(
+        self,
+        config: DictConfig,
+        dataset: Any,
+        evaluation: Evaluation,
+        seed: int,
+        folder: Path,
+        device: torch.device,
+    ) -> None:
+        self.points, self.evaluation = points(config), evaluation
+        self.settings: CrossValidation = OmegaConf.to_object(config.crossval)  # type: ignore[assignment]
+        self.limit, self.seed, self.folder, self.device = config.trainer.stack, seed, folder, device
+        self.folds = dataset.folds
+        self.members = [
+            Member(point, k, dataset.fold(k), folder / "members" / slug(point.values) / f"fold-{k}")
+            for point in self.points
+            for k in range(self.folds)
+        ]
+
+    def train(self) -> dict[str, Any]:
+        """Train all members that have not finished.
+
+        Returns:
+            What it took: steps of all members, seconds, and models in the largest stack.
+
+        Raises:
+            NonFiniteError: a member diverged.
+            SystemExit: a signal asked to stop; the same command goes on.
+        """
+        stacks = list(self._stacks())
+        for number, members in enumerate(stacks):
+            shared = self._shape(members[0])
+            print(f"  stack {number + 1} of {len(stacks)}: {len(members)} models, {slug(shared)}")
+            fit = self._fit(members)
+            fit.train()
+            about = {"steps": fit.step, "seconds": fit.seconds / len(members), "of": len(members)}
+            for member in members:
+                write_json(member.folder / "done.json", about)
+        done = [read_json(member.folder / "done.json") for member in self.members]
+        return {
+            "steps": sum(d["steps"] for d in done),
+            "seconds": sum(d["seconds"] for d in done),
+            "stacked": max(d["of"] for d in done),
+        }
+
+    def choose(self) -> tuple[Point, dict[str, float]]:
+        """The selected point and the metrics of the run, from the members' curves."""
+        val, test = (
+            np.array([_curve(m.folder, f"{split}/accuracy") for m in self.members]).reshape(
+                len(self.points), self.folds, -1
+            )
+            for split in ("val", "test")
+        )
+        index, metrics = choose(val, test)
+        point = self.points[index]
+        chosen = {k.rpartition(".")[2]: float(v) for k, v in point.values.items()}
+        return point, metrics | chosen
+
+    def _shape(self, member: Member) -> dict[str, Any]:
+        """Values of the grid that a stack shares."""
+        together = self.settings.together
+        return {k: v for k, v in member.point.values.items() if k not in together}
+
+    def _stacks(self) -> Iterator[list[Member]]:
+        """Unfinished members that train together: of one shape, at the same step."""
+        alike: dict[str, list[Member]] = {}
+        for member in self.members:
+            if (member.folder / "done.json").exists():
+                continue
+            path = member.folder / "checkpoint.pt"
+            step = checkpoint.load(path)["step"] if path.exists() else 0
+            each = steps_per_epoch(member.dataset, member.point.trainer)
+            key = json.dumps([self._shape(member), each, step])
+            alike.setdefault(key, []).append(member)
+        for members in alike.values():
+            with torch.device("meta"):
+                task = members[0].point.task()
+            fits = stackable(task) and sum(p.numel() for p in task.parameters()) <= self.limit
+            most = self.settings.stack if fits else 1
+            for i in range(0, len(members), most):
+                yield members[i : i + most]
+
+    def _fit(self, members: Sequence[Member]) -> Fit:
+        tracking = Tracking(mode=TrackingMode.disabled)
+        open_tracker: Callable[[int, str | None, int], Tracker] = lambda i, identity, step: Tracker(  # noqa: E731
+            members[i].folder, tracking, {}, identity=identity, step=step
+        )
+        for member in members:
+            member.folder.mkdir(parents=True, exist_ok=True)
+        return Fit(
+            lambda i: members[i].point.task(),
+            [member.dataset for member in members],
+            replace(self.evaluation, during=None, final={}),
+            members[0].point.trainer,
+            [derive(self.seed, "fold", member.fold) for member in members],
+            [member.folder for member in members],
+            self.device,
+            open_tracker,
+        )
+
+
+def choose(val: np.ndarray, test: np.ndarray) -> tuple[int, dict[str, float]]:
+    """Select a point and an epoch by validation accuracy, and read test accuracy there.
+
+    `accuracy` is of one choice for all folds, the released code's; `accuracy_per_fold` of a choice
+    for each fold (Thesis, 5.6.5); `accuracy_by_test` of one by test accuracy, as GIN's authors did.
+    The first of equal ones is taken; epochs count from 0.
+
+    Shapes: accuracies (points, folds, epochs) to the point's index and metrics.
+    """
+    folds, epochs = val.shape[1:]
+    of_points, tested = val.mean(1).round(12).ravel(), test.mean(1).ravel()
+    best = int(of_points.argmax())
+    each = val.swapaxes(0, 1).reshape(folds, -1).argmax(1)
+    own = test.swapaxes(0, 1).reshape(folds, -1)[np.arange(folds), each]
+    return best // epochs, {
+        "accuracy": float(tested[best]),
+        "val_accuracy": float(of_points[best]),
+        "epoch": float(best % epochs),
+        "accuracy_per_fold": float(own.mean()),
+        "epoch_per_fold": float((each % epochs).mean()),
+        "accuracy_by_test": float(tested.max()),
+    }
+
+
+def _curve(folder: Path, name: str) -> list[float]:
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [line[name] for line in lines if name in line]

@@ -1,0 +1,280 @@
+"""Graph classification sets of the TU collection and their cross-validation (Thesis, 5.6.5, A.3.4).
+
+All graphs lie end to end on the device. A pass is laid out in one go: nodes and edges of its graphs
+in their order, each batch padded to a size that depends on its number of graphs alone, almost
+always, so that the folds of a cross-validation have batches of one shape.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from setexp.datasets.graph_families import Family, draw_graphs
+from setexp.datasets.tu_files import REQUIRED, TUGraphs, read_tu, write_tu
+from setexp.errors import ConfigError
+from setexp.sets import Batch, GraphBatch
+
+_VERSION = 1  # of the procedural graphs
+# Standard deviations above its mean size that a batch is padded to; larger ones get one more each.
+_ROOM = 2.5
+
+
+class TUDataset:
+    """One data set of the TU collection; before `fold` is called, its first fold.
+
+    Args:
+        root: folder that holds `TU/NAME/raw`, and the procedural sets once they are drawn.
+        source: `real` reads the files and downloads them through PyTorch Geometric where they are
+            missing; `procedural` draws graphs; `auto` is real where there are files.
+        name: as the collection has it. sets: what is known of each that may be named: `family`,
+            `graphs`, `nodes` (mean), `most` nodes, `features` and `classes`.
+        element_dim: features of a node; narrower files are filled up with zeros.
+        classes: of graphs.
+        graphs: of a procedural set; real ones are used whole.
+        degrees: nodes get a constant and their one-hot degree; otherwise labels and attributes, or
+            a constant where there are none.
+        folds: of the cross-validation.
+        shared_shuffle: the folds divide one order of the graphs, so that every graph is tested
+            once; otherwise each shuffles anew, as the released code does.
+        data_seed: of a procedural set.
+
+    Batches: input `GraphBatch`, target and `aux["label"]` (B,) int64. Splits: `train`, `val`,
+    `test`; "val+test" is one after the other.
+
+    Raises:
+        ConfigError: unknown source, missing or damaged files, widths that do not fit.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        source: str = "auto",
+        name: str,
+        sets: Mapping[str, Mapping[str, object]],
+        element_dim: int,
+        classes: int,
+        graphs: int,
+        degrees: bool,
+        folds: int = 10,
+        shared_shuffle: bool = False,
+        data_seed: int = 0,
+    ) -> None:
+        if source not in ("auto", "real", "procedural"):
+            raise ConfigError(f"dataset.source={source}: choose one of auto, real, procedural")
+        if folds < 3:
+            raise ConfigError(f"dataset.folds={folds}: test, validation and training need 3")
+        folder = Path(root).expanduser() / "TU" / name / "raw"
+        found = any((folder / f"{name}_{part}.txt").is_file() for part in REQUIRED)
+        self.source = "real" if source == "real" or (source == "auto" and found) else "procedural"
+        if self.source == "procedural":
+            folder = _drawn(Path(root), name, sets[name], graphs, data_seed)
+        elif not found:
+            _download(folder, name)
+        data = read_tu(folder, name)
+        x = _features(data, degrees)
+        if x.shape[1] > element_dim:
+            raise ConfigError(
+                f"dataset.element_dim={element_dim}: nodes of {folder} have {x.shape[1]} features"
+            )
+        if int(data.labels.max()) + 1 != classes:
+            raise ConfigError(
+                f"dataset.classes={classes}: {folder} has {int(data.labels.max()) + 1} classes"
+            )
+        if len(data.sizes) < 2 * folds:
+            raise ConfigError(f"dataset.folds={folds}: too many for {len(data.sizes)} graphs")
+        self.folds, self.shared_shuffle = folds, shared_shuffle
+        self.fingerprint = _fingerprint(data, name, folds, shared_shuffle)
+        self._lay_out(data, np.pad(x, ((0, 1), (0, element_dim - x.shape[1]))))
+        self._seed, self._rows = 0, _split(len(data.sizes), 0, 0, folds, shared_shuffle)
+
+    def _lay_out(self, data: TUGraphs, x: np.ndarray) -> None:
+        count = len(data.sizes)
+        first = np.cumsum(data.sizes) - data.sizes
+        graph = np.repeat(np.arange(count), data.sizes)
+        degree = np.bincount(data.edges[:, 0], minlength=len(graph))
+        edges = np.bincount(graph[data.edges[:, 0]], minlength=count)
+        self._host = {"nodes": data.sizes, "edges": edges}
+        self._moments = {k: (float(v.mean()), float(v.std())) for k, v in self._host.items()}
+        arrays = {
+            "x": x,  # the last row is padding's
+            "degree": np.append(degree, 0),
+            "node": np.append(first, len(graph)),
+            "edge": np.append(np.cumsum(edges) - edges, len(data.edges)),
+            "neighbour": np.append(data.edges[:, 1] - first[graph[data.edges[:, 1]]], 0),
+            "label": np.append(data.labels, 0),
+        }
+        self._data = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in arrays.items()}
+        self.statistics = {
+            "graphs": float(count),
+            "classes": float(data.labels.max() + 1),
+            "mean_nodes": float(data.sizes.mean()),
+            "max_nodes": float(data.sizes.max()),
+        }
+
+    def to(self, device: torch.device) -> TUDataset:
+        """Move all graphs; batches appear on this device from now on."""
+        self._data = {k: v.to(device) for k, v in self._data.items()}
+        return self
+
+    def for_run(self, seed: int) -> TUDataset:
+        """The folds of one repeat."""
+        return self._with(seed, 0)
+
+    def fold(self, index: int) -> TUDataset:
+        """One of the folds."""
+        return self._with(self._seed, index)
+
+    def _with(self, seed: int, fold: int) -> TUDataset:
+        other = copy.copy(self)
+        other._seed = seed
+        count = len(self._host["nodes"])
+        other._rows = _split(count, seed, fold, self.folds, self.shared_shuffle)
+        return other
+
+    def sizes(self, split: str) -> int:
+        """Graphs in one pass over a split."""
+        return len(self._graphs(split))
+
+    def batches(
+        self,
+        split: str,
+        batch_size: int,
+        generator: torch.Generator,
+        *,
+        start: int = 0,
+        shuffle: bool,
+        drop_last: bool,
+    ) -> Iterator[Batch]:
+        """One pass."""
+        rows = self._graphs(split)
+        if shuffle:
+            order = torch.randperm(len(rows), generator=generator, device=generator.device)
+            rows = rows[order.cpu().numpy()]
+        end = len(rows) - len(rows) % batch_size if drop_last else len(rows)
+        parts = [rows[i : min(i + batch_size, end)] for i in range(0, end, batch_size)][start:]
+        return self._produce(parts) if parts else iter(())
+
+    def _produce(self, parts: Sequence[np.ndarray]) -> Iterator[Batch]:
+        """Batches of the given graphs, all laid out at once; each ends in a segment of padding."""
+        data, device, count = self._data, self._data["x"].device, len(self._host["nodes"])
+        graphs = torch.from_numpy(np.concatenate([np.append(p, count) for p in parts])).to(device)
+        place = torch.from_numpy(np.concatenate([np.arange(len(p) + 1) for p in parts])).to(device)
+        nodes, edges = (self._lengths(kind, parts) for kind in ("nodes", "edges"))
+        first = torch.from_numpy(np.concatenate([np.cumsum(n) - n for n in nodes])).to(device)
+        node, of = _places(data["node"], graphs, nodes)
+        x, graph = data["x"].index_select(0, node), place.index_select(0, of)
+        edge = torch.nn.functional.pad(data["degree"].index_select(0, node).cumsum(0), (1, 0))
+        entry, of = _places(data["edge"], graphs, edges)
+        offset = torch.where(graphs == count, 0, first)
+        neighbour = data["neighbour"].index_select(0, entry) + offset.index_select(0, of)
+        label = data["label"].index_select(0, graphs)
+        a = b = c = 0
+        for n, e in zip(nodes, edges, strict=True):
+            i, j, k = a + len(n), b + int(n.sum()), c + int(e.sum())
+            own, target = edge[b : j + 1], label[a : i - 1]
+            yield Batch(
+                GraphBatch(x[b:j], graph[b:j], first[a:i], neighbour[c:k], own - own[:1]),
+                target,
+                {"label": target},
+            )
+            a, b, c = i, j, k
+
+    def _lengths(self, kind: str, parts: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Nodes or edges of each graph of the batches, and of their padding."""
+        sizes, (mean, deviation), lengths = self._host[kind], self._moments[kind], []
+        for part in parts:
+            own, n = sizes[part], len(part)
+            total = int(own.sum())
+            # of the sum over so many of the set's graphs, none twice
+            spread = deviation * (n * (len(sizes) - n) / (len(sizes) - 1)) ** 0.5
+            room, step = math.ceil(n * mean + _ROOM * spread), max(16, math.ceil(spread))
+            room += max(0, -((room - total) // step)) * step
+            lengths.append(np.append(own, room - total))
+        return lengths
+
+    def _graphs(self, split: str) -> np.ndarray:
+        parts = split.split("+")
+        if not set(parts) <= self._rows.keys():
+            raise ConfigError(f"split {split}: graphs have train, val and test")
+        return np.concatenate([self._rows[part] for part in parts])
+
+
+def _places(begin: Tensor, graphs: Tensor, lengths: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+    """Places of all nodes or edges of some graphs in the whole data, and which of the graphs each
+    is of; where a graph begins is given, and last, where all end, which is padding's place."""
+    size = torch.from_numpy(np.concatenate(lengths)).to(graphs.device)
+    total = int(sum(n.sum() for n in lengths))
+    ids = torch.arange(len(graphs), device=graphs.device)
+    of = torch.repeat_interleave(ids, size, output_size=total)
+    begins = begin.index_select(0, graphs) - size.cumsum(0) + size
+    place = torch.arange(total, device=graphs.device) + begins.index_select(0, of)
+    return torch.minimum(place, begin[-1]), of
+
+
+def _split(count: int, seed: int, fold: int, folds: int, shared: bool) -> dict[str, np.ndarray]:
+    """Graphs of each split: a part of a random order is tested, then the first of the rest, one of
+    as many parts, validates. Classes are not balanced."""
+    generator = torch.Generator().manual_seed(seed if shared else seed + fold)
+    order = torch.randperm(count, generator=generator).numpy()
+    test = np.array_split(order, folds)[fold]
+    rest = order[~np.isin(order, test)]
+    return {"test": test, "val": rest[: len(rest) // folds], "train": rest[len(rest) // folds :]}
+
+
+def _features(data: TUGraphs, degrees: bool) -> np.ndarray:
+    count = int(data.sizes.sum())
+    one = np.ones((count, 1), dtype=np.float32)
+    if not degrees:
+        return one if data.features is None else data.features
+    degree = np.bincount(data.edges[:, 0], minlength=count)
+    return np.concatenate([one, np.eye(degree.max() + 1, dtype=np.float32)[degree]], axis=1)
+
+
+def _fingerprint(data: TUGraphs, name: str, folds: int, shared: bool) -> str:
+    content = hashlib.blake2b(digest_size=6)
+    for array in data:
+        content.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
+    order = "one shuffle" if shared else "a shuffle a fold"
+    return f"tu-1 {name} {content.hexdigest()} {folds} folds, {order}"
+
+
+def _drawn(root: Path, name: str, known: Mapping[str, object], graphs: int, seed: int) -> Path:
+    """Folder of a procedural set, drawn if it is not there."""
+    about = {k: known[k] for k in ("classes", "features", "nodes", "most")}
+    text = f"{_VERSION} {name} {known['family']} {sorted(about.items())} {graphs} {seed}"
+    key = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+    folder = root.expanduser() / "TU" / f"procedural-{name}-{key}" / "raw"
+    if not folder.is_dir():
+        drawn = draw_graphs(
+            Family[str(known["family"])],
+            graphs=graphs,
+            classes=int(known["classes"]),
+            labels=int(known["features"]),
+            nodes=float(known["nodes"]),
+            most=int(known["most"]),
+            seed=seed,
+        )
+        write_tu(folder, name, **drawn)
+    return folder
+
+
+def _download(folder: Path, name: str) -> None:
+    try:
+        from torch_geometric.datasets import TUDataset as Collection
+
+        Collection(str(folder.parents[1]), name)
+    except Exception as error:  # whatever a network or a broken archive raises
+        cause = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"dataset.source=real: {name} is not in {folder} and could not be downloaded ({cause}); "
+            "put its files there, or set dataset.source=procedural"
+        ) from error

@@ -1,0 +1,172 @@
+"""Cross-validation: what is selected; folds that train together are folds that train alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from smoke_runs import assert_same_run, complaint, config, curve, interrupt, only, read, train
+
+from setexp.config import compose_run
+from setexp.crossval import choose, points
+from setexp.errors import ConfigError
+
+SMOKE = ("experiment=graphs_bio", "dataset.name=MUTAG")
+FSPOOL = "readout@encoder.readout=fspool"
+
+
+def arguments(data_root: Path, *overrides: str) -> list[str]:
+    return [*SMOKE, f"paths.data={data_root}", *overrides]
+
+
+def test_choice_by_hand() -> None:
+    """Two points, two folds, three epochs."""
+    val = np.array([[[0.5, 0.6, 0.7], [0.9, 0.8, 0.3]], [[0.1, 0.9, 0.6], [0.2, 0.5, 0.7]]])
+    test = np.array([[[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]], [[0.7, 0.8, 0.1], [0.2, 0.3, 0.4]]])
+    # means of val: 0.7, 0.7, 0.5 and 0.15, 0.7, 0.65: the first of three equal ones
+    index, metrics = choose(val, test)
+    assert index == 0
+    assert metrics == pytest.approx(
+        {
+            "accuracy": 0.25,
+            "val_accuracy": 0.7,
+            "epoch": 0,
+            # fold 0: point 1, epoch 1; fold 1: point 0, epoch 0
+            "accuracy_per_fold": (0.8 + 0.4) / 2,
+            "epoch_per_fold": 0.5,
+            "accuracy_by_test": 0.55,
+        }
+    )
+
+
+def test_points_are_in_the_order_of_the_grid() -> None:
+    found = points(compose_run(["experiment=graphs_bio"]))
+    assert [tuple(p.values.values()) for p in found] == [
+        (h, b, d) for h in (16, 32) for b in (32, 128) for d in (0.0, 0.5)
+    ]
+    last = found[-1]
+    assert last.nodes["task"]["encoder"]["width"] == 32 and last.trainer.batch_size == 128
+    assert last.nodes["task"]["decoder"]["latent"] == 160
+    assert last.nodes["task"]["decoder"]["dropout"] == 0.5
+    social = points(compose_run(["experiment=graphs_social"]))
+    assert [tuple(p.values.values()) for p in social] == [
+        (64, b, d) for b in (32, 100) for d in (0.0, 0.5)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("+crossval.grid.hiden=[3]", "crossval.grid.hiden: the config has no hiden"),
+        ("crossval.grid.hidden=[]", "crossval.grid.hidden=[]: name values in a list"),
+        ("crossval.grid.hidden=[wide]", "crossval.grid.hidden: Value 'wide'"),
+    ],
+)
+def test_a_bad_grid_is_one_clear_line(override: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        points(compose_run(["experiment=graphs_bio", override]))
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("trainer.until=1", "trainer.until=1: a cross-validation trains all its epochs"),
+        ("trainer.steps=1", "trainer.steps=1: a cross-validation trains all its epochs"),
+        ("evaluation.curves=[val]", "evaluation.curves=['val']: a cross-validation selects by"),
+        ("crossval.stack=0", "crossval.stack=0: at least 1"),
+        ("+crossval.grid.hiden=[3]", "crossval.grid.hiden: the config has no hiden"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_before_anything_is_written(
+    override: str, said: str, tmp_path: Path, data_root: Path
+) -> None:
+    where = f"paths.outputs={tmp_path}"
+    message = complaint(*arguments(data_root, "scale=smoke", where, override))
+    assert said in message and "\n" not in message
+    assert not list(tmp_path.rglob("result.json"))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["crossval.grid.hidden=[32]", "crossval.grid.decoder.dropout=[0.5]"],
+        [FSPOOL, "crossval.grid.hidden=[16]", "dataset.graphs=60", "trainer.epochs=1"],
+    ],
+    ids=["base", "fspool"],
+)
+def test_folds_together_are_folds_alone(
+    overrides: list[str], tmp_path: Path, data_root: Path
+) -> None:
+    """Bit for bit: weights, statistics, optimiser, curves and what is selected."""
+    own = arguments(data_root, *overrides)
+    together = train(tmp_path / "together", *own) / "seed-0"
+    some = train(tmp_path / "some", "crossval.stack=2", *own) / "seed-0"
+    alone = train(tmp_path / "alone", "trainer.stack=0", *own) / "seed-0"
+    assert_same_run(together, alone)
+    assert_same_run(together, some)
+    records = [read(folder / "result.json") for folder in (together, some, alone)]
+    members = len(list(together.glob("members/*/*")))
+    assert [r["provenance"]["stacked_seeds"] for r in records] == [members, 2, 1]
+
+
+def test_members_differ(tmp_path: Path, data_root: Path) -> None:
+    """Folds in data and weights; points that differ in dropout in what they learn."""
+    folder = train(tmp_path, *arguments(data_root)) / "seed-0/members"
+    losses = {
+        tuple(line["train/loss"] for line in curve(fold) if "train/loss" in line)
+        for fold in folder.glob("*/fold-*")
+    }
+    assert len(losses) == 6
+
+
+def test_what_is_read_are_the_members_curves(tmp_path: Path, data_root: Path) -> None:
+    folder = train(tmp_path, *arguments(data_root)) / "seed-0"
+    record = read(folder / "result.json")
+    points_ = sorted((folder / "members").iterdir())  # by dropout, as the grid has them
+    val, test = (
+        np.array(
+            [
+                [[e[name] for e in curve(point / f"fold-{k}") if name in e] for k in range(3)]
+                for point in points_
+            ]
+        )
+        for name in ("val/accuracy", "test/accuracy")
+    )
+    index, metrics = choose(val, test)
+    assert {k: record["metrics"][k] for k in metrics} == metrics
+    assert record["metrics"]["dropout"] == (0.0, 0.5)[index]
+    assert record["metrics"]["graphs"] == 24
+
+
+def test_a_second_command_does_nothing_and_a_killed_one_goes_on(
+    tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Killed within the second of two stacks: the first is not trained again."""
+    own = arguments(data_root, FSPOOL, "crossval.stack=3")
+    whole = train(tmp_path / "whole", *own)
+    interrupt(monkeypatch, tmp_path / "cut", 24, *own)
+    finished = list(only(tmp_path / "cut").rglob("done.json"))
+    assert len(finished) == 3
+    capsys.readouterr()
+    assert_same_run(train(tmp_path / "cut", *own) / "seed-0", whole / "seed-0")
+    assert "stack 1 of 1: 3 models" in capsys.readouterr().out
+    train(tmp_path / "cut", *own)
+    assert "done already" in capsys.readouterr().out
+
+
+def test_switches_of_the_protocol(tmp_path: Path, data_root: Path) -> None:
+    """Text instead of code."""
+    switches = ["encoder.eps=zero", "dataset.shared_shuffle=true"]
+    folder = train(tmp_path, *arguments(data_root, *switches)) / "seed-0"
+    assert read(folder / "result.json")["status"] == "done"
+    assert config(*SMOKE)["task"]["encoder"]["eps"] == "in_channels"
+    assert config(*SMOKE)["dataset"]["shared_shuffle"] is False
+
+
+def test_divergence_is_recorded(tmp_path: Path, data_root: Path) -> None:
+    from smoke_runs import failure
+
+    said = failure(tmp_path, *arguments(data_root, "trainer.lr=1e30"))
+    assert "not finite" in said or "is nan" in said
+    record = read(only(tmp_path) / "seed-0/result.json")
+    assert record["status"] == "diverged" and record["metrics"] is None
