@@ -40,7 +40,10 @@ _NOT_SCIENCE = {
     "crossval": ("stack",),
 }
 # Settings that came later: with these values a run is what it was before.
-_AS_BEFORE = {"trainer": {"drop_last": True}, "evaluation": {"curves": []}}
+_AS_BEFORE: dict[str, dict[str, Any]] = {
+    "trainer": {"drop_last": True},
+    "evaluation": {"curves": []},
+}
 
 
 class Experiment:
@@ -226,7 +229,9 @@ class Experiment:
         )
         for folder in folders:
             write_json(folder / "status.json", {"status": "running"})
-        with _early_end_noted(folders, fit.trackers, lambda: {"step": fit.step, "steps": fit.total}):
+        with _early_end_noted(
+            folders, fit.trackers, lambda: {"step": fit.step, "steps": fit.total}
+        ):
             try:
                 fit.train()
             except NonFiniteError as error:

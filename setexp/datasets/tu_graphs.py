@@ -12,6 +12,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +60,7 @@ class TUDataset:
         root: str,
         source: str = "auto",
         name: str,
-        sets: Mapping[str, Mapping[str, object]],
+        sets: Mapping[str, Mapping[str, Any]],
         element_dim: int,
         classes: int,
         graphs: int,
@@ -208,9 +209,7 @@ class TUDataset:
         return np.concatenate([self._rows[part] for part in parts])
 
 
-def _places(
-    begin: Tensor, graphs: Tensor, lengths: Sequence[np.ndarray]
-) -> tuple[Tensor, Tensor]:
+def _places(begin: Tensor, graphs: Tensor, lengths: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
     """Places of all nodes or edges of some graphs in the whole data, and which of the graphs each
     is of; where a graph begins is given, and last, where all end, which is padding's place."""
     size = torch.from_numpy(np.concatenate(lengths)).to(graphs.device)
@@ -222,9 +221,7 @@ def _places(
     return torch.minimum(place, begin[-1]), of
 
 
-def _split(
-    count: int, seed: int, fold: int, folds: int, shared: bool
-) -> dict[str, np.ndarray]:
+def _split(count: int, seed: int, fold: int, folds: int, shared: bool) -> dict[str, np.ndarray]:
     """Graphs of each split: a part of a random order is tested, then the first of the rest, one of
     as many parts, validates. Classes are not balanced."""
     generator = torch.Generator().manual_seed(seed if shared else seed + fold)
@@ -251,7 +248,7 @@ def _fingerprint(data: TUGraphs, name: str, folds: int, shared: bool) -> str:
     return f"tu-1 {name} {content.hexdigest()} {folds} folds, {order}"
 
 
-def _drawn(root: Path, name: str, known: Mapping[str, object], graphs: int, seed: int) -> Path:
+def _drawn(root: Path, name: str, known: Mapping[str, Any], graphs: int, seed: int) -> Path:
     """Folder of a procedural set, drawn if it is not there."""
     about = {k: known[k] for k in ("classes", "features", "nodes", "most")}
     text = f"{_VERSION} {name} {known['family']} {sorted(about.items())} {graphs} {seed}"
@@ -259,12 +256,12 @@ def _drawn(root: Path, name: str, known: Mapping[str, object], graphs: int, seed
     folder = root.expanduser() / "TU" / f"procedural-{name}-{key}" / "raw"
     if not folder.is_dir():
         drawn = draw_graphs(
-            Family[str(known["family"])],
+            Family[known["family"]],
             graphs=graphs,
-            classes=int(known["classes"]),
-            labels=int(known["features"]),
-            nodes=float(known["nodes"]),
-            most=int(known["most"]),
+            classes=known["classes"],
+            labels=known["features"],
+            nodes=known["nodes"],
+            most=known["most"],
             seed=seed,
         )
         write_tu(folder, name, **drawn)
@@ -279,6 +276,6 @@ def _download(folder: Path, name: str) -> None:
     except Exception as error:  # whatever a network or a broken archive raises
         cause = " ".join(str(error).split())[:200]
         raise ConfigError(
-            f"dataset.source=real: {name} is not in {folder} and could not be downloaded ({cause}); "
-            "put its files there, or set dataset.source=procedural"
+            f"dataset.source=real: {name} is not in {folder} and could not be downloaded "
+            f"({cause}); put its files there, or set dataset.source=procedural"
         ) from error

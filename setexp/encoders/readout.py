@@ -56,9 +56,7 @@ class FSPoolReadout(nn.Module):
     Shapes: see `SumReadout`.
     """
 
-    def __init__(
-        self, *, features: int, n_pieces: int, init: WeightInit, descending: bool
-    ) -> None:
+    def __init__(self, *, features: int, n_pieces: int, init: WeightInit, descending: bool) -> None:
         super().__init__()
         self.weights = PositionWeights(
             features=features, n_pieces=n_pieces, set_size=None, init=init

@@ -222,9 +222,7 @@ class Fit:
         if self.evaluation.curves:
             self._check()
             size = self.trainer.eval_batch_size
-            curves = measure_curves(
-                self.learner, self.datasets, self.evaluation, size, self.device
-            )
+            curves = measure_curves(self.learner, self.datasets, self.evaluation, size, self.device)
             for tracker, values in zip(self.trackers, curves, strict=True):
                 tracker.log(self.step, {"epoch": epoch, **values})
         every = self.trainer.evaluate_every
