@@ -554,7 +554,7 @@ def folds(device: torch.device, count: int) -> Contender:
 
 
 def graphs(device: torch.device) -> Case:
-    """GIN with FSPool, an epoch of MUTAG's size, batch 32, and its curves, beside padded batches."""
+    """GIN with FSPool, an epoch of MUTAG's size and its curves, beside padded batches."""
     from reference_graphs import epoch
 
     mine = folds(device, 1)

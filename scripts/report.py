@@ -5,6 +5,7 @@ python scripts/report.py status thesis/5.3
 python scripts/report.py figure idspn/2 [--print] [--to PICTURE.png]
 python scripts/report.py figure thesis/3.6 [--points 101]
 python scripts/report.py keep outputs/polygons_fspool/dataset.set_size=8
+python scripts/report.py wilcoxon GIN-FSPool GIN-Base thesis/5.10/social thesis/5.10/bio
 python scripts/report.py page
 python scripts/report.py beside RUN_FOLDER --with results/.../paper-synthetic-seed0.json
 """
@@ -21,7 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 from setexp.errors import ConfigError  # noqa: E402
 from setexp.files import write_text  # noqa: E402
-from setexp.report import bar_picture, curve_picture, render, results_page  # noqa: E402
+from setexp.report import bar_picture, curve_picture, render, results_page, significance  # noqa: E402
 from setexp.report.bars import load_chart  # noqa: E402
 from setexp.report.blocks import Block, blocks  # noqa: E402
 from setexp.report.papers import PrintedTable, load_figure, load_printed  # noqa: E402
@@ -73,6 +74,12 @@ def _parser() -> argparse.ArgumentParser:
     figure.add_argument("--print", action="store_true", dest="alone", help="printed bars alone")
     figure.add_argument("--to", type=Path, help="default: outputs/figures/ID.png")
     figure.set_defaults(command=_figure)
+
+    test = commands.add_parser("wilcoxon", help="test two rows against each other over columns")
+    test.add_argument("first", help="label of a row")
+    test.add_argument("second", help="label of another")
+    test.add_argument("tables", nargs="+", help="ids of tables that have both")
+    test.set_defaults(command=_wilcoxon)
 
     side = commands.add_parser("beside", help="print some runs' metrics side by side")
     side.add_argument("runs", nargs="+", type=Path, help="run folders or records")
@@ -151,6 +158,20 @@ def _bars(
     if options.alone:
         panels, about = chart.panels(printed, None), "Printed numbers alone."
     bar_picture.draw(chart, panels, about, path)
+
+
+def _wilcoxon(options: argparse.Namespace) -> None:
+    tables = [load_table(table) for table in options.tables]
+    papers = [load_printed(table.id) for table in tables]
+    rows = (options.first, options.second)
+    for table in tables:
+        for row in rows:
+            if all(row != label for label, _ in table.cells):
+                raise ConfigError(f"{row}: table {table.id} has no such row")
+    print(f"paper: {significance.printed(papers, *rows)}")
+    records, known = read_records(options.results, options.outputs), load_tables()
+    full = [b for table in tables for b in blocks(table, records, known) if b.full]
+    print(f"ours: {significance.measured(full, papers, *rows)}")
 
 
 def _beside(options: argparse.Namespace) -> None:

@@ -1,7 +1,8 @@
 """Cross-validation as one run: all folds at every point of a grid, then the choice of a point.
 
-A fold at a point is a member. Members are seeds' siblings: each has a folder, a checkpoint and curves
-of its own, and `Fit` trains those of one shape in one stack, each as it would be trained alone.
+A fold at a point is a member. Members are seeds' siblings: each has a folder, a checkpoint and
+curves of its own, and `Fit` trains those of one shape in one stack, each as it would be trained
+alone.
 """
 
 from __future__ import annotations

@@ -197,9 +197,8 @@ def assert_same_run(a: Path, b: Path) -> None:
     kept = [sorted(p.relative_to(f).parent for p in f.rglob("checkpoint.pt")) for f in (a, b)]
     assert kept[0] == kept[1] and kept[0]
     for folder in kept[0]:  # one, or those of the models of a cross-validation
-        assert (a / folder / "metrics.jsonl").read_text() == (
-            b / folder / "metrics.jsonl"
-        ).read_text()
+        curves = [(f / folder / "metrics.jsonl").read_text() for f in (a, b)]
+        assert curves[0] == curves[1]
         state, same = (checkpoint.load(f / folder / "checkpoint.pt") for f in (a, b))
         assert state["step"] == same["step"]
         for part in ("model", "optimizer"):

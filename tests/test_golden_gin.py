@@ -26,13 +26,14 @@ def graphs(g: dict[str, Tensor], padding: int = 0) -> GraphBatch:
     nodes, batch = len(g["x"]), g["batch"]
     source, target = g["edge_index"][:, g["edge_index"][1].argsort(stable=True)]
     count = int(batch.max()) + 1
+    zero, degree = batch.new_zeros(1), torch.bincount(target, minlength=nodes + padding)
     return GraphBatch(
         torch.cat([g["x"], g["x"].new_zeros(padding, g["x"].shape[1])]),
         torch.cat([batch, batch.new_full((padding,), count)]),
-        torch.bincount(batch, minlength=count + 1).cumsum(0).roll(1).index_fill(0, torch.tensor(0), 0),
+        torch.cat([zero, torch.bincount(batch).cumsum(0)]),
         torch.cat([source, source.new_zeros(2 * padding)]),
-        torch.cat([target.new_zeros(1), torch.bincount(target, minlength=nodes + padding).cumsum(0)]),
-    )  # fmt: skip
+        torch.cat([zero, degree.cumsum(0)]),
+    )
 
 
 def fspool(features: int) -> FSPoolReadout:

@@ -115,12 +115,12 @@ def test_folds(shared: bool, tmp_path: Path) -> None:
     """One shuffle divides the graphs among ten test sets; a shuffle a fold does not."""
     data = dataset(tmp_path, f"dataset.shared_shuffle={shared}", "dataset.graphs=43").for_run(9)
     folds = [data.fold(k)._rows for k in range(10)]
-    for rows in folds:
-        everything = np.concatenate([rows["test"], rows["val"], rows["train"]])
+    for fold in folds:
+        everything = np.concatenate([fold["test"], fold["val"], fold["train"]])
         assert sorted(everything) == list(range(43))
-        assert len(rows["val"]) == (43 - len(rows["test"])) // 10
-    assert [len(rows["test"]) for rows in folds] == [5, 5, 5, 4, 4, 4, 4, 4, 4, 4]
-    tested = np.concatenate([rows["test"] for rows in folds])
+        assert len(fold["val"]) == (43 - len(fold["test"])) // 10
+    assert [len(fold["test"]) for fold in folds] == [5, 5, 5, 4, 4, 4, 4, 4, 4, 4]
+    tested = np.concatenate([fold["test"] for fold in folds])
     assert (len(set(tested)) == 43) == shared
     other = data.for_run(10).fold(0)._rows["test"]
     assert not np.array_equal(np.sort(other), np.sort(folds[0]["test"]))
@@ -225,8 +225,8 @@ def test_readouts_take_what_pytorch_geometrics_aggregations_take(kind: str) -> N
     if kind == "fspool":
         nn.init.ones_(readout.weights.weight)  # type: ignore[union-attr, arg-type]
     theirs = MeanAggregation() if kind == "mean" else SumAggregation()
-    for given in ({"ptr": first}, {}, {"dim_size": 4, "dim": 0}):
-        torch.testing.assert_close(readout(x, index, **given), theirs(x, index))
+    for how in ({"ptr": first}, {}, {"dim_size": 4, "dim": 0}):
+        torch.testing.assert_close(readout(x, index, **how), theirs(x, index))
     edges = torch.tensor([[1, 2, 0, 5, 4], [0, 0, 1, 4, 5]])  # sorted by target, as a readout needs
     convolution = SimpleConv()
     convolution.aggr_module = readout
@@ -322,10 +322,8 @@ def test_normed_layer_is_its_three_parts(training: bool) -> None:
     parts = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.BatchNorm1d(4))
     parts[0].load_state_dict(layer.linear.state_dict())
     parts[2].load_state_dict(layer.norm.state_dict(), strict=False)
-    x, all_rows = (
-        torch.randn(1, 6, 3, requires_grad=True),
-        rows(torch.tensor([[6]]), 6, torch.float64),
-    )
+    all_rows = rows(torch.tensor([[6]]), 6, torch.float64)
+    x = torch.randn(1, 6, 3, requires_grad=True)
     cotangent = torch.randn(6, 4)
     found = []
     for module, y in (

@@ -108,7 +108,7 @@ def test_damage_is_one_clear_line(
 
 def test_a_truncated_indicator_is_noticed(folder: Path) -> None:
     cut(folder / "SET_graph_indicator.txt")
-    with pytest.raises(ConfigError, match="one of them is truncated"):
+    with pytest.raises(ConfigError, match="this or the indicator is truncated"):
         read_tu(folder, "SET")
 
 

@@ -7,6 +7,7 @@ labels where there are any, but overlap: no single graph is sure of its class.
 from __future__ import annotations
 
 from enum import Enum
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ class Family(Enum):
 
 def draw_graphs(
     family: Family, *, graphs: int, classes: int, labels: int, nodes: float, most: int, seed: int
-) -> dict[str, np.ndarray | None]:
+) -> dict[str, Any]:
     """Draw a data set: `sizes`, `edges`, `labels` and `node_labels` of `setexp.datasets.tu_files`.
 
     Args:
@@ -39,8 +40,8 @@ def draw_graphs(
     """
     random = np.random.default_rng([seed, graphs, most])
     spread = 0.35 if family is Family.molecules else 0.7  # of the logarithm of the sizes
-    sizes = nodes * np.exp(spread * random.standard_normal(graphs) - spread**2 / 2)
-    sizes = np.clip(np.round(sizes), _LEAST, most).astype(np.int64)
+    wanted = nodes * np.exp(spread * random.standard_normal(graphs) - spread**2 / 2)
+    sizes = np.clip(np.round(wanted), _LEAST, most).astype(np.int64)
     sizes[random.integers(graphs)] = most
     of = np.arange(graphs) % classes
     looks = np.where(random.random(graphs) < _OVERLAP, random.integers(classes, size=graphs), of)

@@ -2,7 +2,8 @@
 
 `NAME_A.txt` has an edge "i, j" a line, in both directions, nodes counted from 1 through all graphs;
 `NAME_graph_indicator.txt` the graph of each node, from 1; `NAME_graph_labels.txt` the class of each
-graph; `NAME_node_labels.txt` and `NAME_node_attributes.txt`, where there are any, those of each node.
+graph; `NAME_node_labels.txt` and `NAME_node_attributes.txt`, where there are any, those of each
+node.
 """
 
 from __future__ import annotations
@@ -116,9 +117,8 @@ def _edges(path: Path, graph: np.ndarray) -> np.ndarray:
     """Edges from 0, sorted by their first node."""
     edges, count = _numbers(path, 2) - 1, len(graph)
     if edges.min() < 0 or edges.max() >= count:
-        raise _damage(
-            path, f"names node {int(edges.max()) + 1} of {count}; one of them is truncated"
-        )
+        text = f"names node {int(edges.max()) + 1} of {count}; this or the indicator is truncated"
+        raise _damage(path, text)
     if np.any(graph[edges[:, 0]] != graph[edges[:, 1]]):
         raise _damage(path, "joins two graphs")
     edges = edges[edges[:, 0] != edges[:, 1]]
@@ -134,7 +134,7 @@ def _numbers(path: Path, columns: int | None, kind: type = int) -> np.ndarray:
     """A file's lines as rows."""
     try:
         lines = io.StringIO(path.read_text().strip() or "nothing")
-        table = np.loadtxt(lines, delimiter=",", dtype=kind, ndmin=2, comments=None)
+        table: np.ndarray = np.loadtxt(lines, delimiter=",", dtype=kind, ndmin=2, comments=None)
     except (OSError, ValueError) as error:
         reason = str(error).split(";")[0]
         raise _damage(path, f"is truncated or no table of numbers ({reason})") from None

@@ -12,6 +12,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +60,7 @@ class TUDataset:
         root: str,
         source: str = "auto",
         name: str,
-        sets: Mapping[str, Mapping[str, object]],
+        sets: Mapping[str, Mapping[str, Any]],
         element_dim: int,
         classes: int,
         graphs: int,
@@ -247,7 +248,7 @@ def _fingerprint(data: TUGraphs, name: str, folds: int, shared: bool) -> str:
     return f"tu-1 {name} {content.hexdigest()} {folds} folds, {order}"
 
 
-def _drawn(root: Path, name: str, known: Mapping[str, object], graphs: int, seed: int) -> Path:
+def _drawn(root: Path, name: str, known: Mapping[str, Any], graphs: int, seed: int) -> Path:
     """Folder of a procedural set, drawn if it is not there."""
     about = {k: known[k] for k in ("classes", "features", "nodes", "most")}
     text = f"{_VERSION} {name} {known['family']} {sorted(about.items())} {graphs} {seed}"
@@ -255,12 +256,12 @@ def _drawn(root: Path, name: str, known: Mapping[str, object], graphs: int, seed
     folder = root.expanduser() / "TU" / f"procedural-{name}-{key}" / "raw"
     if not folder.is_dir():
         drawn = draw_graphs(
-            Family[str(known["family"])],
+            Family[known["family"]],
             graphs=graphs,
-            classes=int(known["classes"]),
-            labels=int(known["features"]),
-            nodes=float(known["nodes"]),
-            most=int(known["most"]),
+            classes=known["classes"],
+            labels=known["features"],
+            nodes=known["nodes"],
+            most=known["most"],
             seed=seed,
         )
         write_tu(folder, name, **drawn)
@@ -275,6 +276,6 @@ def _download(folder: Path, name: str) -> None:
     except Exception as error:  # whatever a network or a broken archive raises
         cause = " ".join(str(error).split())[:200]
         raise ConfigError(
-            f"dataset.source=real: {name} is not in {folder} and could not be downloaded ({cause}); "
-            "put its files there, or set dataset.source=procedural"
+            f"dataset.source=real: {name} is not in {folder} and could not be downloaded "
+            f"({cause}); put its files there, or set dataset.source=procedural"
         ) from error

@@ -26,9 +26,8 @@ class Dropout(nn.Module):
         super().__init__()
         if not 0 <= p < 1:
             raise ValueError(f"dropout={p}: a share in [0, 1)")
-        self.register_buffer("p", torch.tensor(float(p)))
-        self.register_buffer("key", torch.randint(_WORD, ()))
-        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+        self.p, self.key = nn.Buffer(torch.tensor(float(p))), nn.Buffer(torch.randint(_WORD, ()))
+        self.count = nn.Buffer(torch.zeros((), dtype=torch.int64))
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:

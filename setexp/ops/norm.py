@@ -50,8 +50,8 @@ class BatchNorm(nn.Module):
         self.features = features
         self.weight = nn.Parameter(torch.ones(features))
         self.bias = nn.Parameter(torch.zeros(features))
-        self.register_buffer("running_mean", torch.zeros(features))
-        self.register_buffer("running_var", torch.ones(features))
+        self.running_mean = nn.Buffer(torch.zeros(features))
+        self.running_var = nn.Buffer(torch.ones(features))
 
     def forward(self, x: Tensor, given: Rows) -> Tensor:
         if self.training:

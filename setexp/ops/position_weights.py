@@ -60,7 +60,7 @@ class PositionWeights(nn.Module):
         return weights * (position < size).unsqueeze(-2)
 
     def at(self, ratio: Tensor) -> Tensor:
-        """Weights (S, C, n) at n relative positions in [0, 1], (S, n): of a stack, or with S = 1."""
+        """Weights (S, C, n) at relative positions in [0, 1], (S, n); S = 1 of one seed."""
         assert self.n_pieces is not None, "one weight per position has no relative positions"
         weight = self.weight.view(-1, *self.weight.shape[-2:])
         return torch.bmm(weight, self._hats(ratio, self.n_pieces))

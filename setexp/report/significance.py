@@ -1,0 +1,80 @@
+"""Wilcoxon's signed-rank test between two rows over the columns of tables (Thesis, 5.6.5)."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from setexp.report.blocks import Block
+from setexp.report.papers import PrintedTable
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How a row fares against another.
+
+    Args:
+        pairs: columns in which both rows have a number.
+        won: columns in which the first is better.
+        statistic, p: W, and its two-sided probability if rows do not differ; NaN without pairs.
+    """
+
+    pairs: int
+    won: int
+    statistic: float
+    p: float
+
+    def __str__(self) -> str:
+        test = "" if not self.pairs else f", W = {self.statistic:g}, p = {self.p:.3f}"
+        return f"better in {self.won} of {self.pairs} columns{test}"
+
+
+def wilcoxon(first: Sequence[float], second: Sequence[float], *, lower: bool) -> Comparison:
+    """Compare paired numbers; `lower` ones are better.
+
+    Equal pairs are left out, as Wilcoxon does; W is the smaller sum of ranks, p by the normal
+    approximation, which gives what the thesis prints.
+    """
+    gains = [b - a if lower else a - b for a, b in zip(first, second, strict=True)]
+    gains = [round(g, 12) for g in gains]  # of decimals that are printed
+    statistic, p = math.nan, math.nan
+    if any(gains):
+        from scipy import stats
+
+        found = stats.wilcoxon(gains, method="asymptotic")
+        statistic, p = float(found.statistic), float(found.pvalue)
+    return Comparison(len(gains), sum(g > 0 for g in gains), statistic, p)
+
+
+def printed(tables: Sequence[PrintedTable], first: str, second: str) -> Comparison:
+    """The comparison of two rows' printed numbers."""
+    pairs = [
+        (a.mean, b.mean)
+        for table in tables
+        for column in table.columns
+        if (a := table.number(first, column)) and (b := table.number(second, column))
+    ]
+    return _compared([(float(a), float(b)) for a, b in pairs], tables)
+
+
+def measured(
+    found: Sequence[Block], tables: Sequence[PrintedTable], first: str, second: str
+) -> Comparison:
+    """The comparison of two rows' means over seeds, in the blocks that were found."""
+    pairs = []
+    for block in found:
+        for column in dict.fromkeys(c for _, c in block.table.cells):
+            values = [
+                block.measured(block.table.cells[row, column]).values for row in (first, second)
+            ]
+            if all(values):
+                pairs.append(tuple(statistics.fmean(v) for v in values))
+    return _compared(pairs, tables)
+
+
+def _compared(pairs: Sequence[tuple[float, ...]], tables: Sequence[PrintedTable]) -> Comparison:
+    directions = {c.direction for table in tables for c in table.columns.values()}
+    first, second = zip(*pairs, strict=True) if pairs else ((), ())
+    return wilcoxon(first, second, lower=directions == {"lower"})
