@@ -675,6 +675,8 @@ class Squares(Dataset):
         return self.size
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        if index >= self.size:
+            raise IndexError(index)
         corner = torch.rand(self.n, 2) * (1 - self.side)
         boxes = torch.cat([corner, corner + self.side], dim=1)
         count = int(torch.randint(self.n + 1, ()))

@@ -69,6 +69,11 @@ def test_a_score_is_the_largest_overlap_with_a_true_box(side: float, seed: int) 
         assert torch.equal(x[:count, 4], torch.ones(count))
 
 
+def test_the_plain_dataset_draws_the_same() -> None:
+    for boxes, weight, count in reference.Squares(10, 0.4, 0.0, 30):
+        assert_close(weight, scores(boxes.unsqueeze(0), count.unsqueeze(0))[0])
+
+
 def test_noise_replaces_a_share_of_the_score() -> None:
     clean, noisy = toy(noise=0.0), toy(noise=0.25)
     (a, score, label), (b, weight, same) = drawn(clean), drawn(noisy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +250,22 @@ def test_figures_are_drawn(figure: str, tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["figure", figure, "--points", "3", *where]) == 0
     path = tmp_path / "figures" / f"{figure.replace('/', '_').replace('.', '_')}.png"
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"kind": "pie"}, "figure x/9: kind=pie; choose curves or functions"),
+        ({"colour": "red"}, "figure x/9: colour is unknown; use functions, kind, note, row,"),
+        ({"row": None}, "figure x/9: row is missing; use functions, kind, note, row,"),
+    ],
+)
+def test_a_wrong_figure_is_refused(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
+    spec = {k: v for k, v in (FIGURES["thesis/3.7"] | changes).items() if v is not None}
+    printed, path = load_printed("thesis/3.6"), tmp_path / "a.png"
+    with pytest.raises(ConfigError, match=f"^{re.escape(said)}"):
+        curve_picture.draw("x/9", spec, printed, None, "", path)
+    assert not path.exists()
 
 
 def test_panels_show_what_was_measured(tmp_path: Path) -> None:

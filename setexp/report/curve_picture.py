@@ -44,6 +44,8 @@ def draw(
     Raises:
         ConfigError: an unknown or missing field, nothing to draw, or Matplotlib is missing.
     """
+    if spec["kind"] not in _FIELDS:
+        raise ConfigError(f"figure {figure_id}: kind={spec['kind']}; choose {' or '.join(_FIELDS)}")
     check_fields(figure_id, spec, _NEEDED | _FIELDS[spec["kind"]], {"note"})
     functions = spec["kind"] == "functions"
     make = _function_panels if functions else _metric_panels
