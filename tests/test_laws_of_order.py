@@ -335,7 +335,8 @@ def test_no_set_encoder_sees_the_order(choices: list[str]) -> None:
 @pytest.mark.parametrize("name", DSPNS)
 def test_every_dspn_follows_the_order_of_its_initial_set(name: str) -> None:
     decoder, order = part("decoder", f"decoder={name}"), torch.randperm(N)
-    handed, encoding = part("encoder", "encoder=relation"), Encoding(torch.randn(B, C))
+    handed, guess = part("encoder", "encoder=relation"), whole(torch.rand(B, N, D))
+    encoding = Encoding(torch.randn(B, C), elements=guess)
     rows, decoded = torch.rand_like(decoder.initial(encoding)), []
     for start in (rows, rows[:, order]):
         decoder.initial = Given(start)
