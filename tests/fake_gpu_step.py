@@ -74,6 +74,9 @@ def fake_batch(data: dict[str, Any], size: int, device: str) -> Batch:
     else:
         n, d = data["set_size"], data["element_dim"]
     target = SetBatch(torch.rand(size, n, d, device=device), torch.ones(size, n, device=device))
+    if "words" in data:  # questions, and their answers as labels
+        zeros = torch.zeros(size, 7, dtype=torch.int64, device=device)
+        return Batch(target, target, {"question": zeros, "label": zeros[:, 0]})
     if "classes" in data:  # numbers and classes are one-hot: any first entry will do
         classes = torch.rand(size, n, data["classes"], device=device)
         rows = torch.cat([classes, target.x], dim=-1)
