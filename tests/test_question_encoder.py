@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from smoke_runs import config
-from torch import Tensor
+from torch import Tensor, nn
 
 from setexp.build import build
 from setexp.decoders.dropout_classifier import DropoutClassifier
@@ -37,6 +37,11 @@ def inputs() -> tuple[Tensor, Tensor, Tensor]:
     return torch.randn(B, N, D), mask, torch.randn(B, Q)
 
 
+def after_first_relu(module: QuestionedElements | QuestionedPairs) -> nn.Sequential:
+    assert isinstance(module.rest, nn.Sequential)
+    return module.rest[1:]
+
+
 def test_elements_are_told_the_question_by_concatenation() -> None:
     x, mask, question = inputs()
     elements = QuestionedElements(question=Q, widths=WIDTHS, init=LinearInit.pytorch)
@@ -45,7 +50,7 @@ def test_elements_are_told_the_question_by_concatenation() -> None:
     hidden = torch.relu(
         torch.nn.functional.linear(told, elements.first.weight, elements.first.bias)
     )
-    torch.testing.assert_close(out, elements.rest[1:](hidden))
+    torch.testing.assert_close(out, after_first_relu(elements)(hidden))
     assert kept is mask and (out >= 0).all()  # a ReLU comes last
 
 
@@ -66,7 +71,7 @@ def test_pairs_are_told_the_question_by_concatenation() -> None:
         dim=-1,
     )
     hidden = torch.relu(torch.nn.functional.linear(told, pairs.first.weight, pairs.first.bias))
-    torch.testing.assert_close(out, pairs.rest[1:](hidden))
+    torch.testing.assert_close(out, after_first_relu(pairs)(hidden))
     assert kept[0].tolist() == [1, 1, 0, 0, 1, 1] + [0] * 10
 
 

@@ -31,7 +31,7 @@ class QuestionArrays(NamedTuple):
     Args:
         objects: coordinates in world units and attributes from 1, padded with zeros, float32
             (S, 10, 7).
-        count: objects of each scene, int64 (S,).
+        size: objects of each scene, int64 (S,).
         words: positions in the vocabulary from 1, padded at the end with zeros, int16 (Q, L).
         length: words of each question, int64 (Q,).
         answer: position in `ANSWERS`, int64 (Q,).
@@ -39,7 +39,7 @@ class QuestionArrays(NamedTuple):
     """
 
     objects: Array
-    count: Array
+    size: Array
     words: Array
     length: Array
     answer: Array
@@ -130,7 +130,7 @@ def _objects(scenes: Sequence[Mapping[str, Any]]) -> tuple[Array, Array]:
 def join(parts: Sequence[QuestionArrays]) -> QuestionArrays:
     """Arrays of consecutive scenes as one."""
     longest = max(part.words.shape[1] for part in parts)
-    first = np.cumsum([0, *(len(part.count) for part in parts)])
+    first = np.cumsum([0, *(len(part.size) for part in parts)])
     parts = [
         part._replace(
             words=np.pad(part.words, ((0, 0), (0, longest - part.words.shape[1]))),
@@ -147,4 +147,4 @@ def first_scenes(arrays: QuestionArrays, scenes: int | None) -> QuestionArrays:
         return arrays
     kept = arrays.scene < scenes
     questions = (column[kept] for column in arrays[2:])
-    return QuestionArrays(arrays.objects[:scenes], arrays.count[:scenes], *questions)
+    return QuestionArrays(arrays.objects[:scenes], arrays.size[:scenes], *questions)

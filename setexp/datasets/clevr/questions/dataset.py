@@ -95,7 +95,7 @@ class ClevrQuestions:
             whole, known, key = official(Path(root))
             arrays = {split: whole[_STORED_AS[split]] for split in sizes}
             for split, size in sizes.items():
-                there = len(arrays[split].count)
+                there = len(arrays[split].size)
                 if size is not None and size > there:
                     raise ConfigError(
                         f"dataset.{split}_size={size}: the release in {root} has {there} scenes;"
@@ -117,7 +117,7 @@ class ClevrQuestions:
             )
         arrays = {split: first_scenes(arrays[split], size) for split, size in sizes.items()}
         self._splits = {split: _Split(rows, set_size) for split, rows in arrays.items()}
-        counts = "+".join(str(len(rows.count)) for rows in arrays.values())
+        counts = "+".join(str(len(rows.size)) for rows in arrays.values())
         self.fingerprint = f"clevr-questions-1 {self.source} {key} {counts} pad {set_size} {pad}"
 
     def to(self, device: torch.device) -> ClevrQuestions:
@@ -176,13 +176,13 @@ class _Split:
     """One split's tensors; see `QuestionArrays`."""
 
     def __init__(self, arrays: QuestionArrays, set_size: int) -> None:
-        most = int(arrays.count.max())
+        most = int(arrays.size.max())
         if most > set_size:
             raise ConfigError(f"dataset.set_size={set_size}: there are scenes of {most} objects")
         objects = torch.from_numpy(arrays.objects[:, :set_size])
         room = max(0, set_size - objects.shape[1])
         self.objects = torch.nn.functional.pad(objects, (0, 0, 0, room))
-        self.count = torch.from_numpy(arrays.count)
+        self.count = torch.from_numpy(arrays.size)
         self.words = torch.from_numpy(arrays.words)
         self.length = torch.from_numpy(arrays.length)
         self.answer = torch.from_numpy(arrays.answer)

@@ -143,7 +143,7 @@ def _parse(path: Path, text: bytes) -> list[dict[str, Any]]:
 
 def _save(path: Path, arrays: QuestionArrays) -> None:
     file = io.BytesIO()
-    np.savez_compressed(file, **arrays._asdict())  # type: ignore[arg-type]
+    np.savez_compressed(file, **arrays._asdict())
     write_bytes(path, file.getvalue())
 
 
