@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -216,7 +218,7 @@ def test_a_release_that_does_not_fit_together_is_refused(root: Path, tmp_path: P
     assert f"{path} lists no questions" in complaint(folder)
     path.unlink()
     assert f"dataset.source=auto: {path} is missing, though others" in complaint(folder)
-    assert f"dataset.source=real, but {path} cannot be read" in complaint(folder, source="real")
+    assert f"{path} cannot be read (No such file" in complaint(folder, source="real")
 
 
 @pytest.mark.parametrize(
@@ -245,3 +247,25 @@ def test_an_unknown_split_and_a_damaged_cache_are_refused(tmp_path: Path) -> Non
     for path in tmp_path.rglob("train-*.npz"):
         path.write_bytes(path.read_bytes()[:100])
     assert "is damaged" in complaint(tmp_path, source="procedural")
+
+
+# The script.
+
+
+def test_a_written_release_is_read_back_and_checked(tmp_path: Path) -> None:
+    script = [sys.executable, str(Path(__file__).parents[1] / "scripts/clevr_questions.py")]
+    folder = tmp_path / "CLEVR_v1.0"
+    sizes = ["--train", "2", "--val", "1"]
+    subprocess.run([*script, "write", str(folder), *sizes], check=True)
+    found = subprocess.run([*script, "check", str(folder)], capture_output=True, text=True)
+    assert found.returncode == 0
+    assert found.stdout.splitlines() == [
+        "train: 20 of 20 answers agree",
+        "val: 10 of 10 answers agree",
+    ]
+    path = official_paths(tmp_path)["val"][1]
+    content = json.loads(path.read_text())
+    content["questions"][0]["answer"] = "mauve"
+    path.write_text(json.dumps(content))
+    found = subprocess.run([*script, "check", str(folder)], capture_output=True, text=True)
+    assert found.returncode == 1 and "val: 9 of 10 answers agree" in found.stdout

@@ -41,8 +41,12 @@ class Recipe(NamedTuple):
 
 
 def official_paths(root: Path) -> dict[str, tuple[Path, Path]]:
+    """Scene and question file of each split of the release in a data folder."""
+    return paths_in(root / "CLEVR_v1.0")
+
+
+def paths_in(folder: Path) -> dict[str, tuple[Path, Path]]:
     """Scene and question file of each split of an unpacked release."""
-    folder = root / "CLEVR_v1.0"
     return {
         split: (
             folder / "scenes" / f"CLEVR_{split}_scenes.json",
@@ -66,7 +70,7 @@ def official(root: Path) -> tuple[dict[str, QuestionArrays], list[str], str]:
     folder = root / "clevr" / f"questions-real-{key}"
     known = folder / "vocabulary.json"
     if not known.exists():
-        parsed = {path: _parse(path, text) for path, text in content.items()}
+        parsed = {path: parse_official(path) for path in content}
         texts = (question["question"] for question in parsed[paths["train"][1]])
         words = sorted({word for text in texts for word in words_of(text)})
         for split, (scenes, questions) in paths.items():
@@ -122,16 +126,20 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ConfigError(
-            f"dataset.source=real, but {path} cannot be read ({error.strerror}); unpack the release"
-            " there, or link to it"
+            f"{path} cannot be read ({error.strerror}); unpack the release there or link to it, or"
+            " set dataset.source=procedural"
         ) from None
 
 
-def _parse(path: Path, text: bytes) -> list[dict[str, Any]]:
-    """The list that a scene or question file holds."""
+def parse_official(path: Path) -> list[dict[str, Any]]:
+    """The entries of a scene or question file.
+
+    Raises:
+        ConfigError: it cannot be read or is none.
+    """
     name = "scenes" if "scenes" in path.stem else "questions"
     try:
-        entries = json.loads(text)[name]
+        entries = json.loads(_read(path))[name]
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{path} is no CLEVR file of {name} ({type(error).__name__}: {error}); unpack it again"
