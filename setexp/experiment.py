@@ -42,7 +42,13 @@ _NOT_SCIENCE = {
 }
 # Settings that came later: with these values a run is what it was before.
 _AS_BEFORE: dict[str, dict[str, Any]] = {
-    "trainer": {"drop_last": True, "slice": None},
+    "trainer": {
+        "drop_last": True,
+        "slice": None,
+        "lr_max": None,
+        "milestones": [],
+        "average_from": None,
+    },
     "evaluation": {"curves": [], "double": False},
 }
 

@@ -16,6 +16,8 @@ _LEAST = {
     "lr_warmup": 0,
     "lr_decay": 0,
     "lr_decay_steps": 1,
+    "lr_max": 0,
+    "average_from": 1,
     "weight_decay": 0,
     "clip": 0,
     "evaluate_every": 0,
@@ -139,6 +141,17 @@ def _trainer(nodes: dict[str, Any]) -> list[str]:
     if epochs and len(steps) != len(epochs) + 1:
         mistakes.append(
             f"trainer.inner_epochs={epochs}: trainer.inner_steps={steps} must name one number more"
+        )
+    during = trainer["evaluate_every"] and evaluation["during"] is not None
+    if trainer["milestones"] and not (trainer["select_metric"] and during):
+        mistakes.append(
+            f"trainer.milestones={trainer['milestones']}: name the metric with "
+            "trainer.select_metric, and set trainer.evaluate_every and evaluation.during"
+        )
+    if trainer["average_from"] and not during:
+        mistakes.append(
+            f"trainer.average_from={trainer['average_from']}: there are no evaluations to average; "
+            "set trainer.evaluate_every and evaluation.during"
         )
     if trainer["select"] is Select.best:
         if not trainer["select_metric"]:

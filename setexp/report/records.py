@@ -33,7 +33,8 @@ class Record:
         axes: overrides beyond the experiment, {dotted key: value}.
         source: "real", "procedural" or "synthetic" data.
         status: "done"; "paused" with the metrics reported so far; "diverged" without metrics.
-        metrics: raw units; names may end in "@inner steps".
+        metrics: raw units; names may end in "@inner steps". Of a run that is done, "seconds" is the
+            time it took, evaluations included.
         path: where the record was read.
         content: the whole file.
     """
@@ -81,9 +82,10 @@ def read_record(path: Path) -> Record:
         raise ConfigError(
             f"{path}: status {content['status']!r}; a record is done, paused or diverged"
         )
+    took = content["provenance"].get("seconds") if content["status"] == "done" else None
     values = {f: content[f] for f in _FIELDS} | {
         "axes": dict(sorted(content["axes"].items())),
-        "metrics": content["metrics"] or {},
+        "metrics": (content["metrics"] or {}) | ({} if took is None else {"seconds": took}),
     }
     return Record(**values, path=path, content=content)
 

@@ -175,7 +175,7 @@ def beside(records: Sequence[Record]) -> str:
         "commit": lambda r: r.commit,
     }
     lines = [[name, *map(show, records)] for name, show in about.items()]
-    names = dict.fromkeys(name for r in records for name in r.metrics)
+    names = dict.fromkeys(name for r in records for name in r.metrics if name not in about)
     stepped = {name.partition("@")[0] for name in names if "@" in name}
     for name in (n for n in names if n not in stepped):
         values = [r.metrics.get(name, r.metrics.get(name.partition("@")[0])) for r in records]

@@ -28,6 +28,7 @@ from setexp.training.randomness import derive, rng_state, set_rng_state
 from setexp.training.seeds import Alone, Stacked, unstack_state
 from setexp.training.settings import Precision, Select, Trainer
 from setexp.training.signals import StopRequest
+from setexp.training.summary import summarise
 from setexp.training.tracking import Tracker
 
 log = logging.getLogger(__name__)
@@ -244,6 +245,7 @@ class Fit:
             measured = measure(task, dataset, split, self.evaluation, when=epoch, **how)
             values = {f"{split}/{k}": v for k, v in measured.items()}
             tracker.log(self.step, {"epoch": epoch, **values})
+            self.reports[index] = summarise(self.reports[index], measured, self.trainer, epoch + 1)
             self._keep_best(index, measured)
 
     def _keep_best(self, index: int, measured: dict[str, float]) -> None:

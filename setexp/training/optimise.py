@@ -35,6 +35,8 @@ def make_optimizer(
 def learning_rate(trainer: Trainer, epoch: int, step: int) -> float:
     """Learning rate of a step in an epoch, both counted from 0."""
     rate = trainer.lr * trainer.lr_factor ** sum(epoch >= e for e in trainer.lr_epochs)
+    if trainer.lr_max is not None:
+        rate = min(rate, trainer.lr_max)
     warmth = min(1.0, (step + 1) / max(trainer.lr_warmup, 1))
     return rate * warmth * trainer.lr_decay ** (step / trainer.lr_decay_steps)
 

@@ -44,12 +44,17 @@ class Trainer:
         lr_epochs, lr_factor: multiply the learning rate at the start of each of these epochs.
         lr_warmup: steps in which the learning rate grows linearly to what it is to be.
         lr_decay, lr_decay_steps: multiply it by lr_decay in so many steps, a little in each.
+        lr_max: largest learning rate; null for no limit.
         inner_steps, inner_epochs: inner steps of the decoder in training, [20, 40] with [50] being
             20, and 40 from epoch 50 on; the final evaluation uses the decoder's own number, which
             empty lists mean throughout.
         evaluate_every: epochs between evaluations during training; 0 for none.
         report_at: epochs after which final metrics are taken as well; their names end in "_ep10".
         select, select_metric, select_lower: see `Select`; the metric is an evaluation's.
+        milestones: values of select_metric; the first epoch after which an evaluation during
+            training reaches one is reported, as "epochs_to_0.99".
+        average_from: evaluations during training are averaged from this epoch to the last; their
+            names end in "_mean". null for no average.
         precision, compile: see `Precision`; `torch.compile` of the training step.
         log_every: steps between log lines, and between checks that the loss is finite.
         checkpoint_seconds: time between checkpoints; a signal writes one at once.
@@ -72,6 +77,7 @@ class Trainer:
     lr_warmup: int = 0
     lr_decay: float = 1.0
     lr_decay_steps: int = 1
+    lr_max: float | None = None
     inner_steps: list[int] = field(default_factory=list)
     inner_epochs: list[int] = field(default_factory=list)
     evaluate_every: int = 0
@@ -79,6 +85,8 @@ class Trainer:
     select: Select = Select.last
     select_metric: str | None = None
     select_lower: bool = True
+    milestones: list[float] = field(default_factory=list)
+    average_from: int | None = None
     precision: Precision = Precision.float32
     compile: bool = False
     log_every: int = 50

@@ -1,0 +1,89 @@
+"""Write generated CLEVR scenes with questions as a release has them, or check those of a release.
+
+    python scripts/clevr_questions.py write FOLDER [--train 70000] [--val 15000] [--seed 0]
+    python scripts/clevr_questions.py check FOLDER
+
+`write` makes FOLDER/scenes and FOLDER/questions, without pictures. `check` answers every question
+of a folder from its program and says how many answers agree; exit code 1 if one does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+# The project need not be installed: this file lies one folder below it.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from setexp.datasets.clevr.questions.program import execute
+from setexp.datasets.clevr.questions.source import (
+    SPLITS,
+    Recipe,
+    draw,
+    parse_official,
+    paths_in,
+)
+from setexp.datasets.clevr.scenes import MAX_OBJECTS
+from setexp.datasets.clevr.store import part_spans
+from setexp.errors import ConfigError
+from setexp.files import write_text
+
+_PART = 1000
+
+
+def main() -> int:
+    """Do as the command line says; 0 = done and right, 1 = wrong answers, 2 = a mistake in it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    commands = parser.add_subparsers(dest="command", required=True)
+    write = commands.add_parser("write", help="generate scenes and questions")
+    write.add_argument("folder", type=Path)
+    write.add_argument("--train", type=int, default=70_000, help="scenes of the training split")
+    write.add_argument("--val", type=int, default=15_000, help="scenes of the validation split")
+    write.add_argument("--seed", type=int, default=0, help="dataset.data_seed")
+    check = commands.add_parser("check", help="answer the questions of a release")
+    check.add_argument("folder", type=Path)
+    options = parser.parse_args()
+    try:
+        if options.command == "check":
+            return check_release(options.folder)
+        write_release(options.folder, {"train": options.train, "val": options.val}, options.seed)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def write_release(folder: Path, counts: dict[str, int], seed: int) -> None:
+    """Write both splits; the same scenes and questions that `dataset.source=procedural` has."""
+    recipe = Recipe(min_objects=3, max_objects=MAX_OBJECTS, data_seed=seed)
+    for split, pair in paths_in(folder).items():
+        scenes, questions = [], []
+        for start, stop in part_spans(counts[split], _PART):
+            described, asked = draw(split, start, stop, recipe)
+            scenes += described
+            questions += [{**q, "question_index": len(questions) + i} for i, q in enumerate(asked)]
+        info = {"split": split, "version": "1.0", "license": "MIT", "date": ""}
+        for path, name, entries in zip(
+            pair, ("scenes", "questions"), (scenes, questions), strict=True
+        ):
+            write_text(path, json.dumps({"info": info, name: entries}))
+            print(f"{path}: {len(entries)} {name}")
+
+
+def check_release(folder: Path) -> int:
+    """Compare the executor's answers with a folder's; the exit code."""
+    code = 0
+    for split in SPLITS:
+        scenes, questions = (parse_official(path) for path in paths_in(folder)[split])
+        known = {scene["image_index"]: scene for scene in scenes}
+        asked = [q for q in questions if q["image_index"] in known]
+        agree = sum(execute(q["program"], known[q["image_index"]]) == q["answer"] for q in asked)
+        print(f"{split}: {agree} of {len(questions)} answers agree")
+        code |= agree < len(questions)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""CLEVR questions: programs and their executor, families, generator, sentences, data set."""

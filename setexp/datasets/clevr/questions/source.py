@@ -1,0 +1,167 @@
+"""Where CLEVR's questions come from: the official files, or our generator; both kept as arrays."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from setexp.datasets.clevr.questions.arrays import QuestionArrays, join, read_questions
+from setexp.datasets.clevr.questions.generator import BLOCK, generate
+from setexp.datasets.clevr.questions.wording import vocabulary, words_of
+from setexp.datasets.clevr.scenes import sample_scenes, to_official
+from setexp.datasets.clevr.store import part_spans, sole_writer
+from setexp.errors import ConfigError
+from setexp.files import write_bytes
+
+SPLITS = ("train", "val")
+# Part of every name of kept arrays: raise it when the same seed gives other questions.
+VERSION = 1
+# Scenes made together and kept in one file; whole blocks of the generator.
+_PART = 4 * BLOCK
+
+
+class Recipe(NamedTuple):
+    """What determines generated scenes and questions but their number."""
+
+    min_objects: int
+    max_objects: int
+    data_seed: int
+
+    @property
+    def key(self) -> str:
+        """Short hash, the same on every machine."""
+        return _hash(f"{VERSION} {tuple(self)}".encode())
+
+
+def official_paths(root: Path) -> dict[str, tuple[Path, Path]]:
+    """Scene and question file of each split of the release in a data folder."""
+    return paths_in(root / "CLEVR_v1.0")
+
+
+def paths_in(folder: Path) -> dict[str, tuple[Path, Path]]:
+    """Scene and question file of each split of an unpacked release."""
+    return {
+        split: (
+            folder / "scenes" / f"CLEVR_{split}_scenes.json",
+            folder / "questions" / f"CLEVR_{split}_questions.json",
+        )
+        for split in SPLITS
+    }
+
+
+def official(root: Path) -> tuple[dict[str, QuestionArrays], list[str], str]:
+    """Arrays of both splits, the vocabulary of the training questions, and a hash of the files.
+
+    Arrays are kept beside the procedural ones, so that the files are parsed once.
+
+    Raises:
+        ConfigError: a file is missing or does not fit the others; see `read_questions`.
+    """
+    paths = official_paths(root)
+    content = {path: _read(path) for pair in paths.values() for path in pair}
+    key = _hash("".join(_hash(text) for text in content.values()).encode())
+    folder = root / "clevr" / f"questions-real-{key}"
+    known = folder / "vocabulary.json"
+    if not known.exists():
+        parsed = {path: parse_official(path) for path in content}
+        texts = (question["question"] for question in parsed[paths["train"][1]])
+        words = sorted({word for text in texts for word in words_of(text)})
+        for split, (scenes, questions) in paths.items():
+            arrays = read_questions(parsed[scenes], parsed[questions], words, where=str(questions))
+            _save(folder / f"{split}.npz", arrays)
+        write_bytes(known, json.dumps(words).encode())
+    arrays_of = {split: _load(folder / f"{split}.npz") for split in SPLITS}
+    return arrays_of, json.loads(known.read_text()), key
+
+
+def procedural(root: Path, split: str, count: int, recipe: Recipe) -> QuestionArrays:
+    """Arrays of the first `count` generated scenes of a split, made where they are missing.
+
+    A part that is done is kept, so a killed generation goes on where it was.
+    """
+    from tqdm import tqdm
+
+    folder = root / "clevr" / f"questions-procedural-{recipe.key}"
+    parts = []
+    with tqdm(
+        total=count, desc=f"CLEVR questions {split}", unit="scene", disable=None, leave=False
+    ) as bar:
+        for start, stop in part_spans(count, _PART):
+            path = folder / f"{split}-{start:06d}-{stop:06d}.npz"
+            if not path.exists():
+                with sole_writer(path):
+                    if not path.exists():  # another process may have finished meanwhile
+                        scenes, questions = draw(split, start, stop, recipe)
+                        _save(path, read_questions(scenes, questions, vocabulary()))
+            parts.append(_load(path))
+            bar.update(stop - start)
+    return join(parts)
+
+
+def draw(
+    split: str, start: int, stop: int, recipe: Recipe
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Generated scenes start:stop of a split and their questions, in the official words."""
+    label = f"questions {recipe.data_seed} {split} {start}"
+    seed = int.from_bytes(hashlib.sha256(label.encode()).digest()[:7])
+    drawn = sample_scenes(
+        stop - start,
+        generator=torch.Generator().manual_seed(seed),
+        min_objects=recipe.min_objects,
+        max_objects=recipe.max_objects,
+    )
+    scenes = to_official(drawn, split, start)
+    return scenes, list(generate(scenes, recipe.data_seed))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read ({error.strerror}); unpack the release there or link to it, or"
+            " set dataset.source=procedural"
+        ) from None
+
+
+def parse_official(path: Path) -> list[dict[str, Any]]:
+    """The entries of a scene or question file.
+
+    Raises:
+        ConfigError: it cannot be read or is none.
+    """
+    name = "scenes" if "scenes" in path.stem else "questions"
+    try:
+        entries = json.loads(_read(path))[name]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path} is no CLEVR file of {name} ({type(error).__name__}: {error}); unpack it again"
+        ) from None
+    if not isinstance(entries, list) or not entries:
+        raise ConfigError(f"{path} lists no {name}; unpack it again")
+    return entries
+
+
+def _save(path: Path, arrays: QuestionArrays) -> None:
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays._asdict())
+    write_bytes(path, file.getvalue())
+
+
+def _load(path: Path) -> QuestionArrays:
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
+            return QuestionArrays(*(kept[name] for name in QuestionArrays._fields))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise ConfigError(f"{path} is damaged ({error}); delete it") from None
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:10]

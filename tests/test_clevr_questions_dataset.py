@@ -1,0 +1,271 @@
+"""The data set of CLEVR questions: encoding, sources, caches, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from setexp.datasets.clevr.questions import source
+from setexp.datasets.clevr.questions.arrays import first_scenes, join, read_questions
+from setexp.datasets.clevr.questions.dataset import ClevrQuestions
+from setexp.datasets.clevr.questions.program import ANSWERS
+from setexp.datasets.clevr.questions.source import Recipe, draw, official_paths
+from setexp.datasets.clevr.questions.wording import vocabulary, words_of
+from setexp.errors import ConfigError
+from setexp.sets import Batch
+
+RECIPE = Recipe(min_objects=3, max_objects=4, data_seed=0)
+SIZES = {"train_size": 3, "test_size": 2}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with a release of two splits: generated scenes in the official files."""
+    folder = tmp_path_factory.mktemp("data")
+    for split, (scene_path, question_path) in official_paths(folder).items():
+        scenes, questions = draw(
+            split, 0, SIZES["train_size" if split == "train" else "test_size"], RECIPE
+        )
+        for path, content in (
+            (scene_path, {"scenes": scenes}),
+            (question_path, {"questions": questions}),
+        ):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(content))
+    # a small training split lacks words that the other has
+    train = official_paths(folder)["train"][1]
+    asked = json.loads(train.read_text())["questions"]
+    asked.append({**asked[0], "question": " ".join(vocabulary())})
+    train.write_text(json.dumps({"questions": asked}))
+    return folder
+
+
+def dataset(root: Path, **changes: Any) -> ClevrQuestions:
+    settings = {"max_objects": 4, "train_size": None, "test_size": None} | changes
+    if settings.get("source") == "procedural":
+        settings = SIZES | {k: v for k, v in settings.items() if v is not None}
+    return ClevrQuestions(root=str(root), **settings)
+
+
+def one_pass(data: ClevrQuestions, batch_size: int = 8, seed: int = 0, **how: Any) -> list[Batch]:
+    generator = torch.Generator().manual_seed(seed)
+    settings: dict[str, Any] = {"shuffle": True, "drop_last": False} | how
+    return list(data.batches(settings.pop("split", "train"), batch_size, generator, **settings))
+
+
+def complaint(root: Path, **changes: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        dataset(root, **changes)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# What batches hold.
+
+
+def test_objects_questions_and_answers_are_the_files(root: Path) -> None:
+    scenes, questions = (json.loads(p.read_text()) for p in official_paths(root)["val"])
+    data = dataset(root)
+    (batch,) = one_pass(data, 100, split="test", shuffle=False)
+    known = sorted({w for q in json.loads(official_paths(root)["train"][1].read_text())["questions"]
+                    for w in words_of(q["question"])})  # fmt: skip
+    order = {"color": "cyan blue yellow purple red green gray brown", "material": "rubber metal",
+             "shape": "sphere cube cylinder", "size": "large small"}  # fmt: skip
+    for i, question in enumerate(questions["questions"]):
+        objects = scenes["scenes"][question["image_index"]]["objects"]
+        rows = np.array(
+            [
+                [*o["3d_coords"], *(w.split().index(o[k]) + 1 for k, w in order.items())]
+                for o in objects
+            ]
+        )
+        x, mask = batch.input.x[i], batch.input.mask[i]
+        found = x[mask > 0].double().numpy()
+        by_place = found[:, 0].argsort(), rows[:, 0].argsort()
+        np.testing.assert_allclose(found[by_place[0]], rows[by_place[1]], rtol=1e-6)
+        assert mask.tolist() == [1.0] * len(objects) + [0.0] * (12 - len(objects))
+        assert not x[mask == 0].any()
+        words = batch.aux["question"][i].flip(0)
+        said = [known[w - 1] for w in words if w > 0]
+        assert said == words_of(question["question"])
+        assert not words[len(said) :].any()  # reversed, padding comes first
+        assert ANSWERS[batch.aux["label"][i]] == question["answer"]
+    assert batch.aux["question"].shape[1] == max(
+        len(words_of(q["question"])) for q in questions["questions"]
+    )
+
+
+def test_a_pass_is_a_function_of_its_generator(root: Path) -> None:
+    data = dataset(root)
+    first, again, other = one_pass(data), one_pass(data), one_pass(data, seed=1)
+    later = one_pass(data, start=2)
+    assert len(first) == len(later) + 2 == 4
+    for a, b in [*zip(first, again, strict=True), *zip(first[2:], later, strict=True)]:
+        assert torch.equal(a.input.x, b.input.x)
+        assert torch.equal(a.aux["question"], b.aux["question"])
+    assert not torch.equal(first[0].aux["label"], other[0].aux["label"])
+    assert all(len(b.aux["label"]) == 8 for b in one_pass(data, drop_last=True))
+
+
+def test_objects_come_in_a_new_order_in_every_pass(root: Path) -> None:
+    a, b = (one_pass(dataset(root), 100, seed, shuffle=False)[0].input.x for seed in (0, 1))
+    assert not torch.equal(a, b)
+    assert torch.equal(a.sort(1).values, b.sort(1).values)
+
+
+def test_questions_are_padded_to_the_batch_or_to_all(root: Path) -> None:
+    full, batchwise = dataset(root, pad="full"), dataset(root)
+    assert not full.ragged and batchwise.ragged
+    longest = {b.aux["question"].shape[1] for b in one_pass(full)}
+    assert len(longest) == 1 and len({b.aux["question"].shape[1] for b in one_pass(batchwise)}) > 1
+    for a, b in zip(one_pass(full), one_pass(batchwise), strict=True):
+        short = b.aux["question"]
+        assert torch.equal(a.aux["question"][:, -short.shape[1] :], short)
+        assert short[:, 0].any()
+
+
+# Where they come from.
+
+
+def test_procedural_questions_are_made_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = dataset(tmp_path, source="procedural")
+    assert data.source == "procedural" and data.sizes("train") == 30
+    first = one_pass(data)
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("drawn again")
+
+    monkeypatch.setattr(source, "draw", refuse)
+    again = dataset(tmp_path, source="procedural")
+    assert again.fingerprint == data.fingerprint
+    for a, b in zip(first, one_pass(again), strict=True):
+        assert torch.equal(a.input.x, b.input.x) and torch.equal(a.aux["label"], b.aux["label"])
+
+
+def test_what_determines_the_data_is_in_the_fingerprint(root: Path, tmp_path: Path) -> None:
+    settings: list[dict[str, Any]] = [
+        {}, {"train_size": 2}, {"test_size": 1}, {"data_seed": 1}, {"pad": "full"},
+        {"min_objects": 4},
+    ]  # fmt: skip
+    prints = [dataset(tmp_path, source="procedural", **s).fingerprint for s in settings]
+    prints += [dataset(root).fingerprint, dataset(root, train_size=2).fingerprint]
+    assert len(set(prints)) == len(prints)
+
+
+def test_parts_join_to_the_whole() -> None:
+    scenes, questions = draw("train", 0, 4, RECIPE)
+    whole = read_questions(scenes, questions, vocabulary())
+    halves = [
+        read_questions(
+            some, [q for q in questions if q["image_index"] in range(*ends)], vocabulary()
+        )
+        for some, ends in ((scenes[:2], (0, 2)), (scenes[2:], (2, 4)))
+    ]
+    for a, b in zip(join(halves), whole, strict=True):
+        assert np.array_equal(a, b)
+    for a, b in zip(first_scenes(whole, 2)[:2], halves[0][:2], strict=True):
+        assert np.array_equal(a, b)
+    assert first_scenes(whole, 2).scene.max() == 1
+
+
+def test_splits_and_seeds_differ() -> None:
+    texts = {
+        "\n".join(q["question"] for q in draw(split, 0, 1, recipe)[1])
+        for split in ("train", "val")
+        for recipe in (RECIPE, RECIPE._replace(data_seed=1))
+    }
+    assert len(texts) == 4
+
+
+# What is refused.
+
+
+def test_a_release_that_does_not_fit_together_is_refused(root: Path, tmp_path: Path) -> None:
+    def release(**changes: Any) -> Path:
+        """A copy of the release in which the third validation question says something else."""
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        for split, pair in official_paths(root).items():
+            for old, new in zip(pair, official_paths(folder)[split], strict=True):
+                content = json.loads(old.read_text())
+                if split == "val" and "questions" in content:
+                    content["questions"][2] |= changes
+                new.parent.mkdir(parents=True, exist_ok=True)
+                new.write_text(json.dumps(content))
+        return folder
+
+    assert complaint(release(image_index=77)).endswith(
+        "CLEVR_val_questions.json: question 2 is about scene 77, which the scene file does not "
+        "describe; both must come from one release"
+    )
+    assert "question 2 has the answer 'mauve'; CLEVR has none" in complaint(release(answer="mauve"))
+    assert "question 2 has the word 'mauve', which no training" in complaint(
+        release(question="How mauve is it?")
+    )
+    folder = release()
+    path = official_paths(folder)["val"][1]
+    path.write_text(path.read_text()[:-20])
+    assert f"{path} is no CLEVR file of questions" in complaint(folder)
+    path.write_text('{"questions": []}')
+    assert f"{path} lists no questions" in complaint(folder)
+    path.unlink()
+    assert f"dataset.source=auto: {path} is missing, though others" in complaint(folder)
+    assert f"{path} cannot be read (No such file" in complaint(folder, source="real")
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"element_dim": 8}, "dataset.element_dim=8: CLEVR questions have 7"),
+        ({"classes": 10}, "dataset.classes=10: CLEVR questions have 28"),
+        ({"source": "web"}, "dataset.source=web: choose auto, real or procedural"),
+        ({"pad": "none"}, "dataset.pad=none: choose batch or full"),
+        ({"min_objects": 5}, "dataset.min_objects=5, max_objects=4: must be in order"),
+        ({"train_size": 0}, "dataset.train_size=0: at least 1"),
+        ({"train_size": 9}, "dataset.train_size=9: the release in"),
+        ({"set_size": 2}, "dataset.set_size=2: there are scenes of"),
+        ({"words": 20}, "dataset.words=20: there are 82 words and padding; give at least 83"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_bad_settings_are_refused(change: dict[str, Any], text: str, root: Path) -> None:
+    assert complaint(root, **change).startswith(text)
+
+
+def test_an_unknown_split_and_a_damaged_cache_are_refused(tmp_path: Path) -> None:
+    data = dataset(tmp_path, source="procedural")
+    with pytest.raises(ConfigError, match="split val: CLEVR questions have train, test"):
+        data.sizes("val")
+    for path in tmp_path.rglob("train-*.npz"):
+        path.write_bytes(path.read_bytes()[:100])
+    assert "is damaged" in complaint(tmp_path, source="procedural")
+
+
+# The script.
+
+
+def test_a_written_release_is_read_back_and_checked(tmp_path: Path) -> None:
+    script = [sys.executable, str(Path(__file__).parents[1] / "scripts/clevr_questions.py")]
+    folder = tmp_path / "CLEVR_v1.0"
+    sizes = ["--train", "2", "--val", "1"]
+    subprocess.run([*script, "write", str(folder), *sizes], check=True)
+    found = subprocess.run([*script, "check", str(folder)], capture_output=True, text=True)
+    assert found.returncode == 0
+    assert found.stdout.splitlines() == [
+        "train: 20 of 20 answers agree",
+        "val: 10 of 10 answers agree",
+    ]
+    path = official_paths(tmp_path)["val"][1]
+    content = json.loads(path.read_text())
+    content["questions"][0]["answer"] = "mauve"
+    path.write_text(json.dumps(content))
+    found = subprocess.run([*script, "check", str(folder)], capture_output=True, text=True)
+    assert found.returncode == 1 and "val: 9 of 10 answers agree" in found.stdout
