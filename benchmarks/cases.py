@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -136,7 +136,7 @@ def ours(
 
     fit = Fit(
         lambda _: make_task(),
-        dataset or build(nodes["dataset"], "dataset").to(device),
+        [dataset or build(nodes["dataset"], "dataset").to(device)] * seeds,
         Evaluation(),
         OmegaConf.to_object(config.trainer),  # type: ignore[arg-type]
         list(range(seeds)),
@@ -322,6 +322,40 @@ def mosaics(device: torch.device) -> Case:
     return Case(case.contenders[:2], case.bars)  # convolutions do not stack
 
 
+def counting_toy(device: torch.device, compiled: bool) -> Case:
+    """The counting module on the toy task, batch 1024, data included."""
+    steps, n, side, noise = 4, 10, 0.5, 0.2
+    task = reference.Counter(n).to(device)
+    optimizer = torch.optim.Adam(task.parameters(), lr=0.01)
+    batches = reference.loader(reference.Squares(n, side, noise, 1024 * steps), 1024)
+    drawn = [next(iter(batches))] * steps
+
+    def run(data: Iterable[Sequence[Tensor]]) -> None:
+        for parts in data:
+            boxes, weight, label = (p.to(device) for p in parts)
+            reference.step(task, optimizer, (boxes, weight), label)
+
+    overrides = [
+        "experiment=counting_toy",
+        f"dataset.side={side}",
+        f"dataset.noise={noise}",
+        f"dataset.train_size={1024 * steps}",
+    ]
+    contenders = [
+        Contender("reference", lambda: run(batches), steps),
+        Contender("reference without its data", lambda: run(drawn), steps),
+        ours("one seed", overrides, device)[0],
+        ours("21 seeds stacked", overrides, device, seeds=21)[0],
+    ]
+    if compiled:
+        overrides.append("trainer.compile=true")
+        contenders += [
+            ours("one seed, compiled", overrides, device)[0],
+            ours("21 seeds stacked, compiled", overrides, device, seeds=21)[0],
+        ]
+    return Case(contenders, {"one seed": 5.0})
+
+
 def dspn_flops(layers: list[tuple[int, int, int]], steps: int) -> float:
     """Matrix products of a DSPN's set encoder in one optimiser step.
 
@@ -430,11 +464,27 @@ def multisets(device: torch.device) -> Case:
     )
 
 
+def refiner(device: torch.device) -> Case:
+    """A set refiner network on circles, printed widths but for what goes to and from pictures."""
+    printed = ["experiment=sslr_circles_srn", "dataset.train_size=64", "trainer.inner_epochs=[]"]
+    narrow = ["encoder.widths=[8,8,16,64]", "task.picture.widths=[8,8,8]"]
+
+    def mine(gradient: str, steps: int) -> Contender:
+        own = [f"decoder.gradient={gradient}", f"trainer.inner_steps=[{steps}]"]
+        return ours(gradient, [*printed, *narrow, *own], device)[0]
+
+    return Case(
+        [mine("unrolled", 20), mine("implicit", 20)],
+        {},
+        growth={kind: (mine(kind, 10), mine(kind, 40), None) for kind in ("unrolled", "implicit")},
+    )
+
+
 def numbering(device: torch.device) -> Case:
     """iDSPN numbers 64 elements within their 4 classes, on the simplex."""
     overrides = ["experiment=numbering_idspn", "dataset.train_size=512"]
     mine, fit = ours("one seed", overrides, device)
-    batches = list(fit.dataset.batches("train", 512, torch.Generator(device),
+    batches = list(fit.datasets[0].batches("train", 512, torch.Generator(device),
                                        shuffle=False, drop_last=False))  # fmt: skip
     data = TensorDataset(batches[0].input.x, *batches[0].target)
     decoder = reference.IDSPN(
@@ -482,8 +532,10 @@ CASES: dict[str, Callable[[torch.device, bool], Case]] = {
     "sorting_80": lambda d, c: sorting(80, d),
     "sorting_1024": lambda d, c: sorting_1024(d),
     "mosaics_3x3": lambda d, c: mosaics(d),
+    "counting_toy": counting_toy,
     "dspn_mnist": lambda d, c: dspn_mnist(d),
     "idspn_8": lambda d, c: multisets(d),
+    "refiner": lambda d, c: refiner(d),
     "numbering": lambda d, c: numbering(d),
     "dspn_state_vector": lambda d, c: dspn_state(False, d),
     "dspn_state_image": lambda d, c: dspn_state(True, d),

@@ -3,6 +3,7 @@
 python scripts/report.py table thesis/5.3 [--rows "MLP*|Random" --columns n=8]
 python scripts/report.py status thesis/5.3
 python scripts/report.py figure idspn/2 [--print] [--to PICTURE.png]
+python scripts/report.py figure thesis/3.6 [--points 101]
 python scripts/report.py keep outputs/polygons_fspool/dataset.set_size=8
 python scripts/report.py page
 python scripts/report.py beside RUN_FOLDER --with results/.../paper-synthetic-seed0.json
@@ -20,10 +21,10 @@ sys.path.insert(0, str(ROOT))
 
 from setexp.errors import ConfigError  # noqa: E402
 from setexp.files import write_text  # noqa: E402
-from setexp.report import bar_picture, render, results_page  # noqa: E402
+from setexp.report import bar_picture, curve_picture, render, results_page  # noqa: E402
 from setexp.report.bars import load_chart  # noqa: E402
-from setexp.report.blocks import blocks  # noqa: E402
-from setexp.report.papers import load_printed  # noqa: E402
+from setexp.report.blocks import Block, blocks  # noqa: E402
+from setexp.report.papers import PrintedTable, load_figure, load_printed  # noqa: E402
 from setexp.report.part import part, printed_part  # noqa: E402
 from setexp.report.progress import progress  # noqa: E402
 from setexp.report.records import keep, read_record, read_records  # noqa: E402
@@ -66,10 +67,10 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--scale", default="paper")
     status.set_defaults(command=_status)
 
-    figure = commands.add_parser("figure", help="draw a printed bar chart, paper and ours")
+    figure = commands.add_parser("figure", help="draw a printed chart, paper and ours")
     figure.add_argument("figure", help="id such as idspn/2")
     figure.add_argument("--scale", default="paper")
-    figure.add_argument("--print", action="store_true", dest="alone", help="the printed bars alone")
+    figure.add_argument("--print", action="store_true", dest="alone", help="printed bars alone")
     figure.add_argument("--to", type=Path, help="default: outputs/figures/ID.png")
     figure.set_defaults(command=_figure)
 
@@ -81,6 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     for command in (table, status):
         command.add_argument("--rows", help="labels or patterns of a shell, divided by |")
         command.add_argument("--columns", help="likewise")
+    for command in (table, status, figure):
+        command.add_argument("--points", type=int, help="of sweeps; default: the table's config")
     for command in commands.choices.values():
         command.add_argument("--results", type=Path, default=ROOT / "results")
         command.add_argument("--outputs", type=Path, default=ROOT / "outputs")
@@ -88,8 +91,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _table(options: argparse.Namespace) -> None:
-    table = part(load_table(options.table), options.rows, options.columns)
-    printed = printed_part(load_printed(table.id), options.rows, options.columns)
+    table = part(load_table(options.table, points=options.points), options.rows, options.columns)
+    printed = load_printed(table.id)
+    if not table.sweeps:
+        printed = printed_part(printed, options.rows, options.columns)
     found = blocks(table, read_records(options.results, options.outputs), load_tables())
     print(render.table_text(table, printed, found), end="")
 
@@ -115,25 +120,37 @@ def _keep(options: argparse.Namespace) -> None:
 
 
 def _status(options: argparse.Namespace) -> None:
-    table = part(load_table(options.table), options.rows, options.columns)
+    table = part(load_table(options.table, points=options.points), options.rows, options.columns)
     print(progress(table, options.outputs, options.results, options.scale), end="")
 
 
 def _figure(options: argparse.Namespace) -> None:
-    chart = load_chart(options.figure)
-    table, printed = load_table(chart.spec["table"]), load_printed(chart.spec["table"])
+    spec = load_figure(options.figure)
+    table, printed = load_table(spec["table"], points=options.points), load_printed(spec["table"])
     found = blocks(table, read_records(options.results, options.outputs), load_tables())
     block = next((b for b in found if b.scale == options.scale and not b.extra), None)
-    said = [] if block is None else render.description(block)
+    said = [] if block is None else render.description(block)[:2]
+    path = options.to or options.outputs / "figures" / f"{config_name(options.figure)}.png"
+    if "kind" in spec:
+        curve_picture.draw(options.figure, spec, printed, block, " ".join(said), path)
+    else:
+        _bars(options, printed, block, said, path)
+    print(f"picture: {path}")
+
+
+def _bars(
+    options: argparse.Namespace,
+    printed: PrintedTable,
+    block: Block | None,
+    said: list[str],
+    path: Path,
+) -> None:
+    chart = load_chart(options.figure)
     panels = [] if block is None else chart.panels(printed, block)
-    about = (
-        "" if block is None else " ".join(["Pale: printed. Full: ours; x: diverged.", *said[:2]])
-    )
+    about = "" if block is None else " ".join(["Pale: printed. Full: ours; x: diverged.", *said])
     if options.alone:
         panels, about = chart.panels(printed, None), "Printed numbers alone."
-    path = options.to or options.outputs / "figures" / f"{config_name(chart.id)}.png"
     bar_picture.draw(chart, panels, about, path)
-    print(f"picture: {path}")
 
 
 def _beside(options: argparse.Namespace) -> None:

@@ -32,7 +32,7 @@ CONFIGS = ROOT / "configs"
 
 # Overrides that change where or how a run happens, but not what it computes, rounding aside.
 _OPERATIONAL = re.compile(
-    r"^[+~]*(experiment|scale|seeds|table|rows|columns|run|mode|checkpoint|device|threads|restart|figures"
+    r"^[+~]*(experiment|scale|seeds|table(\.points)?|rows|columns|run|mode|checkpoint|device|threads|restart|figures"
     r"|dataset\.(source|root)|paths\..*|tracking\..*|hydra[/.].*"
     r"|trainer\.(until|log_every|checkpoint_seconds|stack|compile))(@.*)?$"
 )
@@ -105,22 +105,22 @@ def register() -> None:
 
 
 def _table_sweep(*, _root_: DictConfig) -> dict[str, str]:
-    """Hydra's sweep over the chosen table: one job per distinct run."""
+    """Hydra's sweep over the chosen table: one job per distinct run, or per sweep."""
     if not _root_.get("table"):
         return {}
-    return {"run": ",".join(run.name for run in _runs(_root_))}
+    return {"run": ",".join(jobs(_root_))}
 
 
-def _runs(config: DictConfig) -> tuple[Run, ...]:
-    """Runs of the chosen part of the chosen table."""
+def jobs(config: DictConfig) -> dict[str, list[Run]]:
+    """Jobs that fill the chosen part of the chosen table, and the runs of each."""
     from setexp.report.part import part
     from setexp.report.tables import parse_table
 
-    runs = part(parse_table(plain(config.table)), config.rows, config.columns).runs
-    if not runs:
+    found = part(parse_table(plain(config.table)), config.rows, config.columns).jobs
+    if not found:
         chosen = f"rows={config.rows}, columns={config.columns}"
         raise ConfigError(f"{chosen}: nothing to run, all numbers there are quoted")
-    return runs
+    return found
 
 
 def axes(overrides: list[str]) -> dict[str, Any]:
@@ -221,7 +221,7 @@ def refuse_bad_overrides(arguments: list[str]) -> None:
             single.append(f"hydra.searchpath=[file://{Path(options.config_dir).resolve()}]")
         config = compose_run(single)
         if config.table:
-            _runs(config)
+            jobs(config)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -1,7 +1,8 @@
-"""One experiment's seeds: folders, checks against earlier runs, training, records, pictures."""
+"""Experiments' seeds: folders, checks against earlier runs, training, records, pictures."""
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import time
@@ -40,7 +41,7 @@ _NOT_SCIENCE = {
 
 
 class Experiment:
-    """One experiment's seeds: folders, checks against earlier runs, training, records."""
+    """One experiment's seeds: folders, checks against earlier runs, models, records."""
 
     def __init__(
         self,
@@ -61,28 +62,24 @@ class Experiment:
         folder = Path(config.paths.outputs) / config.name / slug(self.axes)
         self.folder = folder / f"{config.scale}-{dataset.source}"
 
-    def run(self) -> None:
-        """Train the seeds that have no result yet; several at one step share a process.
+    def pending(self, claims: ExitStack) -> list[int]:
+        """Seeds that have no result yet; their folders are this process's while `claims` is open.
 
         Raises:
             ConfigError: a seed's folder cannot be used.
-            NonFiniteError: some seeds diverged; the others are finished.
         """
         for seed in self.config.seeds:
             self._weights_of(seed)  # before anything is written
         pending = []
-        with ExitStack() as claims:
-            for seed in self.config.seeds:
-                folder = self.folder / f"seed-{seed}"
-                self._prepare(folder, claims)
-                result = read_json(folder / "result.json")
-                if result is None or self._goes_on(result):
-                    pending.append(seed)
-                else:
-                    print(f"{result['status']} already: {folder}/result.json")
-            failures = [f for seeds in self._groups(pending) for f in self._fit(seeds)]
-        if failures:
-            raise NonFiniteError("\nerror: ".join(failures))
+        for seed in self.config.seeds:
+            folder = self.folder / f"seed-{seed}"
+            self._prepare(folder, claims)
+            result = read_json(folder / "result.json")
+            if result is None or self._goes_on(result):
+                pending.append(seed)
+            else:
+                print(f"{result['status']} already: {folder}/result.json")
+        return pending
 
     def _goes_on(self, result: dict[str, Any]) -> bool:
         until = self.config.trainer.until
@@ -125,25 +122,22 @@ class Experiment:
         skipped = _NOT_SCIENCE.get(section, ())
         return _jsonable({k: v for k, v in node.items() if k not in skipped})
 
-    def _groups(self, seeds: Sequence[int]) -> Iterator[list[int]]:
-        """Seeds that train together: at the same step, and of a model that is small enough."""
-        if not seeds:
-            return
+    def stacks(self) -> bool:
+        """Whether several runs may share a process: their model is small enough, and can."""
         with torch.device("meta"):
             task = build(self.nodes["task"], "task")
         size = sum(p.numel() for p in task.parameters())
         fits = 0 < size <= self.config.trainer.stack and stackable(task)
-        fits = fits and not getattr(self.dataset, "ragged", False)
-        by_step: dict[int, list[int]] = {}
-        for seed in seeds:
-            by_step.setdefault(self._step_of(seed), []).append(seed)
-        for together in by_step.values():
-            if fits:
-                yield together
-            else:
-                yield from ([seed] for seed in together)
+        return fits and not getattr(self.dataset, "ragged", False)
 
-    def _step_of(self, seed: int) -> int:
+    def kind(self) -> str:
+        """What runs must have in common to train as one stack: all but numbers of their data."""
+        scalars = getattr(self.dataset, "scalars", ())
+        dataset = {k: v for k, v in self.nodes["dataset"].items() if k not in scalars}
+        return json.dumps(_jsonable(self.nodes | {"dataset": dataset}), sort_keys=True)
+
+    def step_of(self, seed: int) -> int:
+        """Where a seed goes on."""
         path = self.folder / f"seed-{seed}" / "checkpoint.pt"
         if not path.exists():
             return 0
@@ -154,42 +148,7 @@ class Experiment:
             path.rename(path.with_suffix(".damaged"))
             return 0
 
-    def _fit(self, seeds: list[int]) -> list[str]:
-        """Train and record some seeds; how each that diverged did."""
-        folders = [self.folder / f"seed-{seed}" for seed in seeds]
-        print(
-            f"{self.command} seeds={seeds} [{self.dataset.source} data, {self.device}]".replace(
-                ", ", ","
-            )
-        )
-        fit = Fit(
-            self._task,
-            self.dataset,
-            self.evaluation,
-            OmegaConf.to_object(self.config.trainer),  # type: ignore[arg-type]
-            seeds,
-            folders,
-            self.device,
-            lambda index, identity, step: self._tracker(
-                seeds[index], folders[index], identity, step
-            ),
-        )
-        for folder in folders:
-            write_json(folder / "status.json", {"status": "running"})
-        with _early_end_noted(fit):
-            try:
-                fit.train()
-            except NonFiniteError as error:
-                if len(seeds) == 1:
-                    return self._record(fit, 0, str(error))
-            else:
-                return [fail for i in range(len(seeds)) for fail in self._record(fit, i, None)]
-        for tracker in fit.trackers:
-            tracker.finish({"status": "running"})
-        # each goes on alone, which changes nothing for those that are well
-        return [failure for seed in seeds for failure in self._fit([seed])]
-
-    def _task(self, seed: int) -> nn.Module:
+    def task(self, seed: int) -> nn.Module:
         """A seed's model before its first step, or to be resumed."""
         task, weights = build(self.nodes["task"], "task"), self._weights_of(seed)
         for part in pretrained.parts(self.nodes["pretrained"]):
@@ -207,7 +166,8 @@ class Experiment:
         where = (Path(self.config.paths.outputs), self.config.scale, self.dataset.source)
         return pretrained.trained(self.nodes["pretrained"], seed, *where)
 
-    def _tracker(self, seed: int, folder: Path, identity: str | None, step: int) -> Tracker:
+    def tracker(self, seed: int, folder: Path, identity: str | None, step: int) -> Tracker:
+        """A seed's curves."""
         table = self.nodes["tracking"]["group"] or self.config.name
         about = {
             "name": f"{self.config.name}-{slug(self.axes)}-s{seed}",
@@ -219,7 +179,7 @@ class Experiment:
         tracking: Any = OmegaConf.to_object(self.config.tracking)
         return Tracker(folder, tracking, about, identity=identity, step=step)
 
-    def _record(self, fit: Fit, index: int, failure: str | None) -> list[str]:
+    def record(self, fit: Fit, index: int, failure: str | None) -> list[str]:
         """Final metrics, pictures and result record of one seed; how it diverged, if it did."""
         folder, seed, started = fit.folders[index], fit.seeds[index], time.monotonic()
         tracker = fit.trackers[index]
@@ -233,7 +193,9 @@ class Experiment:
                 task, metrics = fit.final(index)
             except NonFiniteError as error:
                 failure = str(error)
-        parameters = sum(p.numel() for p in fit.learner.module(index).parameters())
+        module = fit.learner.module(index) if task is None else task
+        parameters = sum(p.numel() for p in module.parameters())
+        learned = {} if task is None else _learned(task)
         record = {
             "experiment": self.config.name,
             "axes": self.axes,
@@ -244,6 +206,7 @@ class Experiment:
             "status": status if failure is None else "diverged",
             **({} if failure is None else {"why": failure, "failed_at_step": fit.step}),
             "metrics": metrics,
+            **({"learned": learned} if learned else {}),
             "epochs": fit.step / max(fit.per_epoch, 1),
             "steps": fit.step,
             "parameters": parameters,
@@ -267,6 +230,75 @@ class Experiment:
                 tracker.picture(path.stem, path)
         tracker.finish({"metrics": metrics, "status": record["status"]})
         return [] if failure is None else [failure]
+
+
+Member = tuple[Experiment, int]  # a seed of an experiment
+
+
+def train(experiments: Sequence[Experiment]) -> None:
+    """Train the seeds of some experiments that have no result yet.
+
+    Those at one step, of experiments that differ in numbers of their data alone, share a process.
+
+    Raises:
+        ConfigError: a seed's folder cannot be used.
+        NonFiniteError: some seeds diverged; the others are finished.
+    """
+    with ExitStack() as claims:
+        pending = [(one, seed) for one in experiments for seed in one.pending(claims)]
+        failures = [f for members in _groups(pending) for f in _fit(members)]
+    if failures:
+        raise NonFiniteError("\nerror: ".join(failures))
+
+
+def _groups(pending: Sequence[Member]) -> Iterator[list[Member]]:
+    """Those that train together."""
+    alike: dict[tuple[str, int], list[Member]] = {}
+    for one, seed in pending:
+        alike.setdefault((one.kind(), one.step_of(seed)), []).append((one, seed))
+    for members in alike.values():
+        if members[0][0].stacks():
+            yield members
+        else:
+            yield from ([member] for member in members)
+
+
+def _fit(members: list[Member]) -> list[str]:
+    """Train and record some seeds; how each that diverged did."""
+    experiments, seeds = zip(*members, strict=True)
+    folders = [one.folder / f"seed-{seed}" for one, seed in members]
+    for one in dict.fromkeys(experiments):
+        own = [seed for other, seed in members if other is one]
+        said = f"{one.command} seeds={own} [{one.dataset.source} data, {one.device}]"
+        print(said.replace(", ", ","))
+    fit = Fit(
+        lambda index: experiments[index].task(seeds[index]),
+        [one.dataset for one in experiments],
+        experiments[0].evaluation,
+        OmegaConf.to_object(experiments[0].config.trainer),  # type: ignore[arg-type]
+        seeds,
+        folders,
+        experiments[0].device,
+        lambda index, identity, step: experiments[index].tracker(
+            seeds[index], folders[index], identity, step
+        ),
+    )
+    for folder in folders:
+        write_json(folder / "status.json", {"status": "running"})
+    with _early_end_noted(fit):
+        try:
+            fit.train()
+        except NonFiniteError as error:
+            if len(members) == 1:
+                return experiments[0].record(fit, 0, str(error))
+        else:
+            if len(members) > 1:
+                print(f"{len(members)} runs trained as one stack in {fit.seconds:.1f} s")
+            return [f for i, one in enumerate(experiments) for f in one.record(fit, i, None)]
+    for tracker in fit.trackers:
+        tracker.finish({"status": "running"})
+    # each goes on alone, which changes nothing for those that are well
+    return [failure for member in members for failure in _fit([member])]
 
 
 @contextmanager
@@ -302,6 +334,15 @@ def draw(
     for path in pictures:
         print(f"picture: {path}")
     return pictures
+
+
+def _learned(task: nn.Module) -> dict[str, list[float]]:
+    """Functions of one number that parts of a model learned, for charts of them."""
+    return {
+        name: [round(value, 6) for value in values.tolist()]
+        for module in task.modules()
+        for name, values in getattr(module, "learned", dict)().items()
+    }
 
 
 def _jsonable(value: Any) -> Any:

@@ -32,6 +32,7 @@ def broken_rules(nodes: dict[str, Any]) -> list[str]:
         *_pooling(nodes),
         *_unpooling(nodes),
         *_places(nodes),
+        *_guess(nodes),
         *_representation(nodes),
         *_inner_steps(nodes),
         *_trainer(nodes),
@@ -88,6 +89,23 @@ def _places(nodes: dict[str, Any]) -> list[str]:
     if not encoder.get("_target_", "").endswith("PositionCNN") or "slot" in decoder:
         return []
     return ["encoder=position_cnn: it yields no vector; use decoder=slot_attention or slot_mlp"]
+
+
+def _guess(nodes: dict[str, Any]) -> list[str]:
+    """Set refiners and channels take the encoder's elements; refiners aim at its vector."""
+    decoder, encoder = nodes["task"].get("decoder", {}), nodes["task"].get("encoder", {})
+    refines = (decoder.get("initial") or {}).get("_target_", "").endswith("EncodedSet")
+    if not refines and not decoder.get("_target_", "").endswith("Channels"):
+        return []
+    if not encoder.get("_target_", "").endswith("GroupedCNN"):
+        return ["decoder: it takes elements that the encoder guesses; use encoder=grouped_cnn"]
+    aim = decoder["set_encoder"]["pooling"].get("features") if refines else None
+    if aim is None or aim == encoder["latent"]:
+        return []
+    return [
+        f"encoder.latent={encoder['latent']}: decoder.set_encoder.pooling.features={aim}; a set "
+        "refiner compares these vectors"
+    ]
 
 
 def _representation(nodes: dict[str, Any]) -> list[str]:

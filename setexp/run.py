@@ -17,9 +17,9 @@ from omegaconf import DictConfig
 
 from setexp import pretrained
 from setexp.build import build, check
-from setexp.config import compose_run, plain
+from setexp.config import compose_run, jobs, plain
 from setexp.errors import ClaimedError, ConfigError, NonFiniteError, listed
-from setexp.experiment import Experiment, draw
+from setexp.experiment import Experiment, draw, train
 from setexp.files import write_json
 from setexp.memory import keep_freed_memory
 from setexp.rules import broken_rules
@@ -32,6 +32,8 @@ _PLACE = re.compile(r"(seeds|device|threads|paths\..+|tracking\..+|dataset\.(sou
 # Seconds between looks at a run that another process trains.
 _PATIENCE = 10.0
 
+Command = tuple[DictConfig, list[str]]  # a composed config and the overrides that led to it
+
 
 def run(config: DictConfig) -> None:
     """Run a command's config: a table's run, a training or an evaluation.
@@ -42,10 +44,12 @@ def run(config: DictConfig) -> None:
     """
     overrides = list(HydraConfig.get().overrides.task)
     try:
+        others: list[Command] = []
         if config.table:
-            config, overrides = _table_run(config, overrides)
-            train_first(config, overrides)
-        execute(config, overrides)
+            (config, overrides), *others = _table_runs(config, overrides)
+            for one in ((config, overrides), *others):
+                train_first(*one)
+        execute(config, overrides, *others)
     except (ConfigError, NonFiniteError) as error:
         if os.environ.get("HYDRA_FULL_ERROR"):
             raise
@@ -59,21 +63,23 @@ def run(config: DictConfig) -> None:
         raise
 
 
-def _table_run(config: DictConfig, overrides: list[str]) -> tuple[DictConfig, list[str]]:
-    """The config and overrides of one run of a table: the table's, then the command line's."""
-    from setexp.report.tables import expand
-
-    runs = {r.name: r for r in expand(plain(config.table))}
-    if config.run not in runs:
+def _table_runs(config: DictConfig, overrides: list[str]) -> list[Command]:
+    """Config and overrides of each run of a table's job: the table's, then the command line's."""
+    found = jobs(config)
+    named = {run.name: [run] for runs in found.values() for run in runs}
+    chosen = found.get(config.run) or named.get(config.run)
+    if chosen is None:
         raise ConfigError(
-            f"run={config.run}: add -m to fill the whole table, or name one of {listed(runs)}"
+            f"run={config.run}: add -m to fill the whole table, or name one of {listed(found)}"
         )
-    chosen = runs[config.run]
-    own = [o for o in overrides if not re.match(r"^(table|rows|columns|run|experiment)=", o)]
-    seeds = [f"seeds={list(chosen.seeds)}".replace(" ", "")]
-    group = [f"tracking.group={plain(config.table)['id']}"]
-    overrides = [*chosen.overrides, *seeds, *group, *own]
-    return compose_run(overrides), overrides
+    own = [
+        o for o in overrides if not re.match(r"^(table(\.points)?|rows|columns|run|experiment)=", o)
+    ]
+    group = f"tracking.group={plain(config.table)['id']}"
+    commands = [
+        [*run.overrides, f"seeds={list(run.seeds)}".replace(" ", ""), group, *own] for run in chosen
+    ]
+    return [(compose_run(command), command) for command in commands]
 
 
 def train_first(config: DictConfig, overrides: list[str]) -> None:
@@ -93,16 +99,23 @@ def train_first(config: DictConfig, overrides: list[str]) -> None:
             time.sleep(_PATIENCE)
 
 
-def execute(config: DictConfig, overrides: list[str]) -> None:
+def execute(config: DictConfig, overrides: list[str], *others: Command) -> None:
     """Check a composed config, build what it names, and train or evaluate.
 
     Args:
         overrides: those of the command line; they name the run's folder.
+        others: more of them; runs that differ in numbers of their data alone train as one stack.
 
     Raises:
         ConfigError: something in the config, the data or the outputs folder does not work.
         NonFiniteError: a seed diverged; the others are finished.
     """
+    found = [_experiment(*command) for command in ((config, overrides), *others)]
+    train([experiment for experiment in found if experiment is not None])
+
+
+def _experiment(config: DictConfig, overrides: list[str]) -> Experiment | None:
+    """What a config describes, checked and built; None where it was an evaluation, now done."""
     nodes = plain(config)
     mistakes = [
         m for part in ("dataset", "task", "evaluation", "figures") for m in check(nodes[part], part)
@@ -126,9 +139,8 @@ def execute(config: DictConfig, overrides: list[str]) -> None:
         raise ConfigError("\nerror: ".join(mistakes))
     if config.mode == "eval":
         _evaluate_only(config, nodes, dataset, evaluation, device)
-        return
-    experiment = Experiment(config, nodes, overrides, dataset, evaluation, device)
-    experiment.run()
+        return None
+    return Experiment(config, nodes, overrides, dataset, evaluation, device)
 
 
 def _device(name: str) -> torch.device:
@@ -150,9 +162,9 @@ def _splits_without_batch(
     dataset: Any, evaluation: Evaluation, trainer: dict[str, Any]
 ) -> list[str]:
     needed = [("train", "batch_size")]
-    if evaluation.drop_last:
-        splits = {evaluation.during, *evaluation.final} - {None}
-        needed += [(str(split), "eval_batch_size") for split in sorted(map(str, splits))]
+    for split in sorted({str(s) for s in (evaluation.during, *evaluation.final) if s is not None}):
+        dataset.sizes(split)  # refuses one that it does not have
+        needed += [(split, "eval_batch_size")] if evaluation.drop_last else []
     return [
         f"trainer.{key}={trainer[key]}: only {dataset.sizes(split)} sets in {split}, no full batch"
         for split, key in needed

@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from setexp.datasets.clevr import foreground, pictures, procedural
+from setexp.datasets import pictures
+from setexp.datasets.clevr import foreground, procedural
 from setexp.datasets.clevr.dataset import ClevrSets
 from setexp.datasets.clevr.objects import read_scenes
 from setexp.datasets.clevr.official import SPLITS, real_store_path

@@ -96,7 +96,7 @@ def test_a_tables_command_starts_from_its_first_experiment(tmp_path: Path) -> No
         ("trainer.lr=abc", "trainer.lr=abc: Value 'abc' of type 'str' could not be converted"),
         ("trainer.select=worst", "trainer.select=worst: Invalid value 'worst', expected one of"),
         ("seeds=0", "seeds=0: Invalid value"),
-        ("decoder=nope", "decoder=nope: unknown; choose one of bilstm, classifier, "),
+        ("decoder=nope", "decoder=nope: unknown; choose one of bilstm, channels, "),
         ("scale=huge", "scale=huge: unknown; choose one of paper, small, smoke"),
         ("pooling=max", "Could not override 'pooling'. Did you mean to override pooling@encoder"),
     ],
@@ -215,6 +215,14 @@ RULES = [
         ["experiment=dspn_clevr_state_mlp", "encoder=position_cnn"],
         "encoder=position_cnn: it yields no vector; use decoder=slot_attention or slot_mlp",
     ),
+    (
+        ["experiment=sslr_circles_srn", "encoder.latent=0"],
+        "encoder.latent=0: decoder.set_encoder.pooling.features=100",
+    ),
+    (
+        ["experiment=clevr_idspn", "decoder=channels"],
+        "decoder: it takes elements that the encoder guesses; use encoder=grouped_cnn",
+    ),
     ([POLYGONS, "evaluation.at=[10]"], "evaluation.at=[10]: only DSPN has inner steps"),
     ([POLYGONS, "trainer.inner_steps=[3]"], "trainer.inner_steps=[3]: this decoder has none"),
     (
@@ -303,6 +311,8 @@ def test_every_config_says_what_it_is() -> None:
             if path.stem == "none":
                 continue
             head = path.read_text().split("\nname:")[0]
-            assert re.search(r"^# (Thesis|iDSPN), (Tables?|section) ", head, flags=re.M), path.name
+            assert re.search(
+                r"^# (Thesis|iDSPN|SSLR), (Tables?|Figures?|section) ", head, flags=re.M
+            ), path.name
             assert "python train.py" in head, path.name
             assert f"={path.stem}" in head, f"{path.name}: its command names another config"

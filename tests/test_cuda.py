@@ -23,8 +23,8 @@ def make_fit(experiment: str, folder: Path, seeds: list[int]) -> Fit:
     device = torch.device("cuda")
     folders = [folder / str(seed) for seed in seeds]
     return Fit(
-        lambda: build(nodes["task"], "task"),
-        build(nodes["dataset"], "dataset").to(device),
+        lambda _: build(nodes["task"], "task"),
+        [build(nodes["dataset"], "dataset").to(device)] * len(seeds),
         _evaluation(nodes["evaluation"]),
         OmegaConf.to_object(config.trainer),
         seeds,

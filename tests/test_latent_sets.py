@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from smoke_runs import config, train
+from smoke_runs import complaint, config, train
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -19,7 +19,7 @@ from setexp.decoders.channels import Channels
 from setexp.decoders.element_pictures import ElementPictures
 from setexp.decoders.set_distance import SetDistance, VectorDistance
 from setexp.encoders.grouped_cnn import GroupedCNN
-from setexp.losses.picture import PictureLoss, PixelCost, PixelReduction
+from setexp.losses.picture import PictureLoss, PixelCost, PixelReduction, cross_entropy
 from setexp.metrics.disentanglement import Disentangled, ElementImage
 from setexp.metrics.picture_iou import Direction, ObjectIoU, PictureIoU, rectangles
 from setexp.ops.filled_boxes import filled_boxes
@@ -97,6 +97,13 @@ def test_the_guess_is_trained_only_where_it_is_learned(tmp_path: Any) -> None:
 
 def test_the_implicit_refiner_is_one_line(tmp_path: Any) -> None:
     train(tmp_path, "experiment=sslr_circles_srn", "decoder.gradient=implicit", "trainer.steps=2")
+
+
+def test_a_split_without_enough_circles_is_refused_before_training(tmp_path: Any) -> None:
+    overrides = ["experiment=sslr_circles_srn", "scale=smoke", f"paths.outputs={tmp_path}"]
+    said = complaint(*overrides, "dataset.set_size=3")
+    assert said == "split circles_4: dataset.set_size=3 circles at most"
+    assert not list(tmp_path.iterdir())
 
 
 # Elements to pictures
@@ -209,6 +216,18 @@ def test_picture_losses_by_hand() -> None:
     assert loss(PixelCost.squared, PixelReduction.mean) == [1 / 16, 9 / 16]
     expected = [-math.log(0.75), -math.log(0.25)]
     assert loss(PixelCost.cross_entropy, PixelReduction.mean) == pytest.approx(expected)
+
+
+def test_cross_entropy_is_pytorchs_and_finite() -> None:
+    p, target = torch.rand(50).requires_grad_(), torch.rand(50)
+    own, other = cross_entropy(p, target), torch.nn.functional.binary_cross_entropy
+    assert_close(own, other(p, target, reduction="none"))
+    (mine,) = torch.autograd.grad(own.sum(), p)
+    (theirs,) = torch.autograd.grad(other(p, target, reduction="sum"), p)
+    assert_close(mine, theirs)
+    edges = torch.tensor([0.0, 0.0, 1.0, 1.0]).requires_grad_()
+    cross_entropy(edges, torch.tensor([0.0, 1.0, 0.0, 1.0])).sum().backward()
+    assert edges.grad is not None and edges.grad.isfinite().all()
 
 
 # Pairs

@@ -24,7 +24,8 @@ from setexp.report.tables import load_table, load_tables
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES: dict[str, dict] = {}
 for paper in PAPERS.glob("*.yaml"):
-    FIGURES |= read_paper(paper).get("figures", {})
+    found = read_paper(paper).get("figures", {})
+    FIGURES |= {name: spec for name, spec in found.items() if "kind" not in spec}
 MODELS = {
     "iDSPN+mom": "multisets_idspn",
     "iDSPN": "multisets_idspn_plain",

@@ -11,7 +11,7 @@ import yaml
 from setexp.config import axes as axes_of_overrides
 from setexp.errors import ConfigError
 from setexp.report.papers import PAPERS, Number, load_printed
-from setexp.report.tables import TABLES, Run, expand, load_table, load_tables, parse_table
+from setexp.report.tables import TABLES, Run, load_table, load_tables, parse_table
 
 RUNS = {
     "idspn/2": 21,  # 7 models x 3 sizes of the training split
@@ -21,6 +21,10 @@ RUNS = {
     "idspn/6": 150,  # 2 models
     "idspn/7": 6,  # three poolings, DSPN, another momentum for both
     "idspn/prose/relation-network": 2,  # with and without
+    "sslr/1": 2,
+    "sslr/2": 2,
+    "sslr/3": 4,
+    "thesis/3.6": 160,  # 2 models x 4 sweeps x 21 points, of which 4 are in two sweeps
     "thesis/4.1": 36,  # 3 models x 3 data sets x 4 numbers of tiles
     "thesis/4.2": 36,
     "thesis/4.3": 60,  # and the classifier, and what it does with shuffled tiles
@@ -48,6 +52,7 @@ METRICS = {
     "idspn/4": {"set_accuracy"},
     "idspn/5": {"hungarian"},
     "idspn/6": {"hungarian"},
+    "thesis/3.6": {"accuracy"},
     "thesis/5.1": {"direct"},
     "thesis/5.2": {"chamfer"},
     "thesis/5.3": {"hungarian"},
@@ -72,7 +77,9 @@ def test_every_table_expands_to_its_number_of_runs():
 @pytest.mark.parametrize("table", load_tables(), ids=lambda t: t.id)
 def test_labels_seeds_and_configs_are_what_is_printed_and_there(table):
     printed = load_printed(table.id)
-    assert set(table.cells) == {(r, c) for r in printed.rows for c in printed.columns}
+    swept = {column: sweep.label for sweep in table.sweeps for column in sweep.values}
+    labels = {(row, swept.get(column, column)) for row, column in table.cells}
+    assert labels == {(r, c) for r in printed.rows for c in printed.columns}
     assert len(table.seeds) == (printed.runs or 3)
     names = [run.name for run in table.runs]
     assert len(set(names)) == len(names)
@@ -91,7 +98,9 @@ def test_distinct_runs_of_all_tables():
     # numbering: Table 4 reads all runs of Table 2; random multisets
     properties = 12
     permutations = 36 + 60 + 8  # mosaics told their order and not, number sorting
-    assert len(runs) == permutations + thesis + 45 + 375 + properties
+    counting, latent = 160, 2 + 2 + 4
+    own = counting + permutations + thesis + latent
+    assert len(runs) == own + 45 + 375 + properties
 
 
 def test_a_run_is_spelled_as_a_command():
@@ -122,10 +131,10 @@ def test_overrides_mean_the_same_to_hydra(value):
 
 def test_quoted_rows_are_never_run_and_names_stay_distinct():
     rows = {"A": {"experiment": "a"}, "a": {"experiment": "b"}, "Q": {"quoted": True}}
-    runs = expand(spec(rows, {"n": {"set": {"k": 1}}, "m": {"set": {"k": 2}}}))
+    runs = parse_table(spec(rows, {"n": {"set": {"k": 1}}, "m": {"set": {"k": 2}}})).runs
     assert [r.experiment for r in runs] == ["a", "a", "b", "b"]
     assert [r.name for r in runs] == ["a-n", "a-m", "a-n.2", "a-m.2"]
-    assert expand(spec({"Q": {"quoted": True}}, {"n": {}})) == []
+    assert parse_table(spec({"Q": {"quoted": True}}, {"n": {}})).runs == ()
 
 
 @pytest.mark.parametrize(

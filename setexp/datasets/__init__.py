@@ -10,5 +10,7 @@ A dataset is a plain class. Its constructor arguments come from YAML; beyond tha
   is a function of the generator's state at the call, so `start=k` yields exactly the batches from
   the k-th on: this is all that resuming a run needs;
 - `ragged`, only where it is true: shapes change from batch to batch, so seeds cannot be stacked;
+- `scalars`, only where runs differ in them: arguments that change numbers but no shape; runs that
+  differ in nothing else train as one stack;
 - `for_run(seed)`, only where a document draws new data for every run: the dataset of one run.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
 
 from setexp.ops.superposition import Superposition
@@ -45,6 +45,13 @@ class PictureLoss(nn.Module):
         if self.cost is PixelCost.squared:
             costs = (shown.picture - picture).square()
         else:
-            costs = F.binary_cross_entropy(shown.picture, picture, reduction="none")
+            costs = cross_entropy(shown.picture.to(picture.dtype), picture)
         costs = costs.flatten(1)
         return costs.sum(1) if self.reduction is PixelReduction.sum else costs.mean(1)
+
+
+def cross_entropy(p: Tensor, target: Tensor) -> Tensor:
+    """Binary cross-entropy of each value, finite everywhere; PyTorch's own refuses autocast."""
+    least = torch.finfo(p.dtype).tiny
+    yes, no = p.clamp(min=least).log(), (1 - p).clamp(min=least).log()
+    return -(target * yes + (1 - target) * no)

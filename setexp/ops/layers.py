@@ -14,11 +14,13 @@ class LinearInit(Enum):
     """Initial weights and biases of a linear layer.
 
     xavier: Xavier uniform, biases zero (all of the authors' FSPool and DSPN models). pytorch:
-    PyTorch's default, both uniform within 1 / sqrt(in_features) (iDSPN's code).
+    PyTorch's default, both uniform within 1 / sqrt(in_features) (iDSPN's code). identity: weights
+    the identity, biases PyTorch's default (counting toy's code).
     """
 
     xavier = "xavier"
     pytorch = "pytorch"
+    identity = "identity"
 
 
 def project(x: Tensor, weight: Tensor) -> Tensor:
@@ -60,8 +62,10 @@ class Linear(nn.Linear):
         super().__init__(in_features, out_features, bias)
 
     def reset_parameters(self) -> None:
-        if self.init is LinearInit.pytorch:
+        if self.init is not LinearInit.xavier:
             super().reset_parameters()
+            if self.init is LinearInit.identity:
+                nn.init.eye_(self.weight)
             return
         nn.init.xavier_uniform_(self.weight)
         if self.bias is not None:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
-from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from setexp.errors import ConfigError
-from setexp.files import write_bytes
+from setexp.report import picture
 from setexp.report.bars import Bar, Chart, Height, Panel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_INK, _QUIET, _RULE = "#1c2733", "#7b8794", "#d5dade"
+_INK, _QUIET, _RULE = picture.INK, picture.QUIET, picture.RULE
 # A colour for each kind of bars; its shades from light to dark.
 _HUES = (
     ("#7fb2dd", "#2f7fc1", "#12466f"),
@@ -43,30 +41,17 @@ def draw(chart: Chart, panels: Sequence[Panel], about: str, path: Path) -> None:
         raise ConfigError(
             f"figure {chart.id}: nothing measured yet; --print draws the printed bars alone"
         )
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ConfigError("Matplotlib is missing; pip install -e '.[plots]' brings it") from None
     widths = [_SLOT * sum(_span(*group) for group in panel.groups.items()) for panel in panels]
     wide, high = max(5.5, *widths), len(panels) * (_HIGH + _BETWEEN)
-    figure = Figure(figsize=(wide, high), facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = picture.blank(wide, high)
     colors = _colors(panels)
     for i, (panel, width) in enumerate(zip(panels, widths, strict=True)):
         bottom = high - (i + 1) * (_HIGH + _BETWEEN) + 0.25
         axes = figure.add_axes((0, bottom / high, width / wide, _HIGH / high))
         _draw_panel(axes, panel, colors)
     _legend(figure, colors)
-    lines = [line for text in (chart.head, about) for line in wrap(text, int(15 * wide))]
-    for inches, text, size, color in (
-        (0.15, "\n".join(lines), 8, _QUIET),
-        (0.25 + 0.16 * len(lines), f"{chart.spec['source']}: {chart.spec['title']}", 11, _INK),
-    ):
-        figure.text(0, 1 + inches / high, text, fontsize=size, color=color, va="bottom")
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=130, bbox_inches="tight", pad_inches=0.12)
-    write_bytes(path, content.getvalue())
+    title = f"{chart.spec['source']}: {chart.spec['title']}"
+    picture.save(figure, title, [chart.head, about], path)
 
 
 def _span(label: str, group: Sequence[Bar]) -> float:

@@ -10,10 +10,10 @@ from typing import Any
 
 from setexp.errors import ConfigError
 from setexp.report.blocks import Block
-from setexp.report.papers import PAPERS, PrintedTable, read_paper
+from setexp.report.papers import PAPERS, PrintedTable, check_fields, load_figure
 
 _NEEDED = {"source", "title", "table", "row", "column", "relative_to", "panels"}
-_FIELDS = {*_NEEDED, "note", "groups", "bars"}
+_OTHERS = {"note", "groups", "bars"}
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Chart:
-    """A printed figure; the head of `papers/idspn.yaml` explains the fields of `spec`."""
+    """A printed bar chart; the head of `papers/idspn.yaml` explains the fields of `spec`."""
 
     id: str
     spec: Mapping[str, Any]
@@ -134,20 +134,11 @@ def _label(fields: Mapping[str, str]) -> str:
 
 
 def load_chart(figure_id: str, folder: Path = PAPERS) -> Chart:
-    """A printed figure by its id, such as "idspn/2".
+    """A printed bar chart by its id, such as "idspn/2".
 
     Raises:
         ConfigError: no such figure, or a field that is unknown or missing.
     """
-    known: dict[str, Any] = {}
-    for path in sorted(folder.glob("*.yaml")):
-        known |= read_paper(path).get("figures", {})
-    if figure_id not in known:
-        raise ConfigError(f"figure {figure_id}: not known; there are {', '.join(known)}")
-    spec = known[figure_id]
-    for key in sorted((spec.keys() - _FIELDS) | (_NEEDED - spec.keys())):
-        problem = "unknown" if key in spec else "missing"
-        raise ConfigError(
-            f"figure {figure_id}: {key} is {problem}; use {', '.join(sorted(_FIELDS))}"
-        )
+    spec = load_figure(figure_id, folder)
+    check_fields(figure_id, spec, _NEEDED, _OTHERS)
     return Chart(figure_id, spec)

@@ -75,12 +75,13 @@ class Block:
         others = [f"{count[s]} {s}" for s in ("paused", "diverged") if count[s]]
         return ", ".join([f"{count['done']} of {self.table.size}", *others])
 
+    def of(self, experiment: str, axes: Mapping[str, Any]) -> dict[int, Record]:
+        """Records of one of the table's runs, by seed."""
+        return self.runs.get(_run_of(self.table, experiment, axes).name, {})
+
     def measured(self, cell: Cell) -> Measured:
         """What fills a cell; of a gain, seeds count that both of its runs have."""
-        runs = [
-            self.runs.get(_run_of(self.table, experiment, cell.axes).name, {})
-            for experiment in cell.experiments
-        ]
+        runs = [self.of(experiment, cell.axes) for experiment in cell.experiments]
         both = [[r[s] for r in runs] for s in self.table.seeds if all(s in r for r in runs)]
         # a paused run has some metrics, and is on its way to the others
         ended = [
@@ -129,7 +130,7 @@ def _part_of(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     return all(key in b and b[key] == value for key, value in a.items())
 
 
-def _run_of(table: Table, experiment: str, axes: dict[str, Any]) -> Run:
+def _run_of(table: Table, experiment: str, axes: Mapping[str, Any]) -> Run:
     return next(r for r in table.runs if (r.experiment, r.axes) == (experiment, axes))
 
 

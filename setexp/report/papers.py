@@ -101,6 +101,31 @@ def load_printed(table_id: str, folder: Path = PAPERS) -> PrintedTable:
     return _parse(table_id, tables[table_id])
 
 
+def load_figure(figure_id: str, folder: Path = PAPERS) -> dict[str, Any]:
+    """What a printed chart shows, by its id, such as "idspn/2".
+
+    Raises:
+        ConfigError: no such figure.
+    """
+    known: dict[str, Any] = {}
+    for path in sorted(folder.glob("*.yaml")):
+        known |= read_paper(path).get("figures", {})
+    if figure_id not in known:
+        raise ConfigError(f"figure {figure_id}: not known; there are {', '.join(known)}")
+    return known[figure_id]
+
+
+def check_fields(
+    figure_id: str, spec: Mapping[str, Any], needed: set[str], others: set[str]
+) -> None:
+    """Raises a ConfigError where a figure lacks a field, or has one that is not known."""
+    for key in sorted((spec.keys() - needed - others) | (needed - spec.keys())):
+        problem = "unknown" if key in spec else "missing"
+        raise ConfigError(
+            f"figure {figure_id}: {key} is {problem}; use {', '.join(sorted(needed | others))}"
+        )
+
+
 @lru_cache(maxsize=8)
 def read_paper(path: Path) -> dict[str, Any]:
     """A document's file, all scalars as text."""

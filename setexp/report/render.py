@@ -8,6 +8,7 @@ from textwrap import wrap
 
 from setexp.report.blocks import Block
 from setexp.report.compare import LEGEND, compare, ours, seeds
+from setexp.report.curves import measured
 from setexp.report.papers import PrintedTable
 from setexp.report.records import Record, axis_text
 from setexp.report.tables import Table
@@ -53,8 +54,11 @@ class Grid:
 def grid(table: Table, printed: PrintedTable, block: Block | None) -> Grid:
     """All printed cells; under each, what the block has for it (None: nothing is measured).
 
-    Rows of which nothing is run have one line.
+    Rows of which nothing is run have one line. Sweeps, of which no number is printed, have a column
+    for each row instead, and a line for each value.
     """
+    if table.sweeps:
+        return _sweep_grid(table, printed, block)
     lines = []
     for row in printed.rows:
         entries = [_entry(table, printed, block, row, column) for column in printed.columns]
@@ -63,6 +67,21 @@ def grid(table: Table, printed: PrintedTable, block: Block | None) -> Grid:
             if any(line) and set(line) != {"not run"}:
                 lines.append(["" if i else row, kind, *line])
     return Grid(["", "", *printed.columns], lines, 2)
+
+
+def _sweep_grid(table: Table, printed: PrintedTable, block: Block | None) -> Grid:
+    curves = {
+        f"{sweep.title}: {row}": {
+            value: ours(measure, printed.columns[sweep.label], None)
+            for value, measure in (measured(block, row, sweep) if block else {}).items()
+        }
+        for sweep in table.sweeps
+        for row in printed.rows
+    }
+    curves = {name: curve for name, curve in curves.items() if curve}
+    values = sorted({value for curve in curves.values() for value in curve})
+    lines = [[f"{v:g}", *(curve.get(v, "") for curve in curves.values())] for v in values]
+    return Grid(["", *curves], lines, 1)
 
 
 def _entry(

@@ -82,6 +82,8 @@ def _verdicts(table: Table, printed: PrintedTable, full: Block | None) -> str:
     """How many cells of the full protocol are within print, better, worse, diverged, not run."""
     if full is None:
         return "not run yet"
+    if table.sweeps:
+        return "curves, no number in print"
     count = Counter[str]()
     for (row, column), cell in table.cells.items():
         if cell.quoted:

@@ -9,7 +9,8 @@ A config of `configs/table` names rows and columns as printed. Each may hold any
 - `minus`: another experiment, whose value with the same `set` and seed is subtracted (a gain);
 - `quoted: true`: the document quotes others; shown, never run.
 
-A cell has its row's and its column's fields. Many cells may read one run.
+A cell has its row's and its column's fields. Many cells may read one run. A column may stand for
+many, see `setexp.report.sweeps`.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ import yaml
 
 from setexp.errors import ConfigError
 from setexp.report.records import axis_text
+from setexp.report.sweeps import Sweep, unroll
 
 TABLES = Path(__file__).resolve().parents[2] / "configs" / "table"
 
-_TABLE_FIELDS = {"id", "seeds", "metric", "rows", "columns"}
+_NEEDED = {"id", "seeds", "rows", "columns"}
+_TABLE_FIELDS = _NEEDED | {"metric", "points"}
 _CELL_FIELDS = {"experiment", "set", "metric", "at", "minus", "quoted"}
 
 
@@ -78,6 +81,7 @@ class Table:
     seeds: tuple[int, ...]
     cells: dict[tuple[str, str], Cell]
     runs: tuple[Run, ...]
+    sweeps: tuple[Sweep, ...] = ()
 
     @property
     def name(self) -> str:
@@ -90,6 +94,17 @@ class Table:
         return len(self.runs) * len(self.seeds)
 
     @property
+    def jobs(self) -> dict[str, list[Run]]:
+        """Runs by the name of the job that trains them: their own, or that of their sweep."""
+        swept = {column: _slug(sweep.title) for sweep in self.sweeps for column in sweep.values}
+        found: dict[str, list[Run]] = {}
+        for run in self.runs:
+            of_run = (c for c in self.cells.values() if run.experiment in c.experiments)
+            column = next(c.column for c in of_run if c.axes == run.axes)
+            found.setdefault(swept.get(column, run.name), []).append(run)
+        return found
+
+    @property
     def command(self) -> str:
         """What fills the table."""
         return f"python train.py -m table={self.name}"
@@ -100,8 +115,11 @@ def config_name(table_id: str) -> str:
     return re.sub(r"[/.]", "_", table_id)
 
 
-def load_table(table_id: str, folder: Path = TABLES) -> Table:
+def load_table(table_id: str, folder: Path = TABLES, points: int | None = None) -> Table:
     """A table by its id or its config's name.
+
+    Args:
+        points: of its sweeps; None for the config's.
 
     Raises:
         ConfigError: no such config, or one that `parse_table` refuses.
@@ -110,18 +128,14 @@ def load_table(table_id: str, folder: Path = TABLES) -> Table:
     if not path.is_file() or path.stem == "none":
         known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml") if p.stem != "none"))
         raise ConfigError(f"table {table_id}: no config {path.name}; there are {known}")
-    return parse_table(yaml.safe_load(path.read_text()))
+    spec = yaml.safe_load(path.read_text())
+    return parse_table(spec if points is None else spec | {"points": points})
 
 
 def load_tables(folder: Path = TABLES) -> list[Table]:
     """All tables, in the order of their documents' numbering."""
     names = sorted(p.stem for p in folder.glob("*.yaml") if p.stem != "none")
     return [load_table(name, folder) for name in sorted(names, key=_numbering)]
-
-
-def expand(spec: Mapping[str, Any]) -> list[Run]:
-    """The distinct runs of a table config, in the order of its cells."""
-    return list(parse_table(spec).runs)
 
 
 def parse_table(spec: Mapping[str, Any]) -> Table:
@@ -132,12 +146,14 @@ def parse_table(spec: Mapping[str, Any]) -> Table:
     """
     label = f"table {spec.get('id', '(without id)')}"
     _only(spec, _TABLE_FIELDS, label)
-    missing = _TABLE_FIELDS - {"metric"} - spec.keys()
+    missing = _NEEDED - spec.keys()
     if missing:
         raise ConfigError(f"{label}: {min(missing)} is missing; give {', '.join(sorted(missing))}")
     seeds = tuple(spec["seeds"])
     if not seeds or len(set(seeds)) < len(seeds):
         raise ConfigError(f"{label}: seeds={list(seeds)}; name at least one, and each once")
+    columns, sweeps = unroll(label, spec["columns"], spec.get("points"))
+    spec = {**spec, "columns": columns}
     for part in ("rows", "columns"):
         for name, fields in spec[part].items():
             _only(fields or {}, _CELL_FIELDS, f"{label}, {part}.{name}")
@@ -146,7 +162,7 @@ def parse_table(spec: Mapping[str, Any]) -> Table:
         for row in spec["rows"]
         for column in spec["columns"]
     }
-    return Table(spec["id"], seeds, cells, _runs(spec, cells, seeds))
+    return Table(spec["id"], seeds, cells, _runs(spec, cells, seeds), sweeps)
 
 
 def _only(fields: Mapping[str, Any], known: set[str], label: str) -> None:

@@ -37,8 +37,9 @@ class Fit:
     """Training of some seeds that are at the same step, and their evaluation.
 
     Args:
-        make_task: builds a seed's model, with the global random state seeded.
-        dataset, evaluation, trainer: see their classes.
+        make_task: builds the model of a seed's index, with the global random state seeded.
+        datasets: of each seed; they differ in numbers alone.
+        evaluation, trainer: see their classes.
         seeds: seeds; they are stacked if there are several.
         folders: a folder for each, which holds its checkpoint.
         device: where everything happens.
@@ -48,7 +49,7 @@ class Fit:
     def __init__(
         self,
         make_task: Callable[[int], nn.Module],
-        dataset: Any,
+        datasets: Sequence[Any],
         evaluation: Evaluation,
         trainer: Trainer,
         seeds: Sequence[int],
@@ -56,12 +57,12 @@ class Fit:
         device: torch.device,
         open_tracker: Callable[[int, str | None, int], Tracker],
     ) -> None:
-        self.dataset, self.evaluation, self.trainer = dataset, evaluation, trainer
+        self.datasets, self.evaluation, self.trainer = datasets, evaluation, trainer
         self.seeds, self.folders, self.device = list(seeds), list(folders), device
         tasks = []
-        for seed in seeds:
+        for index, seed in enumerate(seeds):
             torch.manual_seed(derive(seed, "weights"))
-            tasks.append(make_task(seed).to(device))
+            tasks.append(make_task(index).to(device))
         self.learner: Alone | Stacked = Stacked(tasks) if len(tasks) > 1 else Alone(tasks[0])
         self.parameters = self.learner.named_parameters()
         self.optimizer = (
@@ -69,7 +70,7 @@ class Fit:
             if self.parameters
             else None
         )
-        self.per_epoch = dataset.sizes("train") // trainer.batch_size
+        self.per_epoch = datasets[0].sizes("train") // trainer.batch_size
         self.total = trainer.epochs * self.per_epoch
         if trainer.steps is not None:
             self.total = min(self.total, trainer.steps)
@@ -135,12 +136,13 @@ class Fit:
         best = self.best[index]
         if self.trainer.select is Select.best and best is not None:
             task.load_state_dict(best["model"])
-        measured = measure_final(task, self.dataset, self.evaluation, **self._how(index))
+        dataset, how = self.datasets[index], self._how(index)
+        measured = measure_final(task, dataset, self.evaluation, **how)
         return task, measured | self.reports[index]
 
     def _batches(self, epoch: int) -> Iterator[tuple[Batch, ...]]:
         passes = [
-            for_run(self.dataset, seed).batches(
+            for_run(dataset, seed).batches(
                 "train",
                 self.trainer.batch_size,
                 torch.Generator(self.device).manual_seed(derive(seed, "train", epoch)),
@@ -148,7 +150,7 @@ class Fit:
                 shuffle=True,
                 drop_last=True,
             )
-            for seed in self.seeds
+            for dataset, seed in zip(self.datasets, self.seeds, strict=True)
         ]
         return zip(*passes, strict=True)
 
@@ -217,7 +219,7 @@ class Fit:
             self._check()
             for index, report in enumerate(self.reports):
                 task, how = self.learner.module(index), self._how(index)
-                measured = measure_final(task, self.dataset, self.evaluation, **how)
+                measured = measure_final(task, self.datasets[index], self.evaluation, **how)
                 report |= {f"{name}_ep{epoch + 1}": value for name, value in measured.items()}
         every = self.trainer.evaluate_every
         if not every or (epoch + 1) % every or self.evaluation.during is None:
@@ -226,7 +228,8 @@ class Fit:
         for index, tracker in enumerate(self.trackers):
             task, split = self.learner.module(index), self.evaluation.during
             how = self._how(index) | {"steps": inner_steps(self.trainer, epoch)}
-            measured = measure(task, self.dataset, split, self.evaluation, when=epoch, **how)
+            dataset = self.datasets[index]
+            measured = measure(task, dataset, split, self.evaluation, when=epoch, **how)
             values = {f"{split}/{k}": v for k, v in measured.items()}
             tracker.log(self.step, {"epoch": epoch, **values})
             self._keep_best(index, measured)

@@ -1,0 +1,270 @@
+"""Sweeps: a table's columns over values, their stacked training, curves and pictures of them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from matplotlib.figure import Figure
+from report_runs import write_run
+from smoke_runs import ROOT, assert_same_run, complaint, entry, read, refusal
+from smoke_runs import config as composed
+
+from setexp.build import build
+from setexp.config import axes, compose_run
+from setexp.errors import ConfigError
+from setexp.report import curve_picture
+from setexp.report.blocks import Block, blocks
+from setexp.report.curves import learned_curves, metric_curve
+from setexp.report.papers import PAPERS, load_printed, read_paper
+from setexp.report.part import part
+from setexp.report.records import read_records
+from setexp.report.render import grid
+from setexp.report.tables import load_table, load_tables, parse_table
+from setexp.run import execute
+
+SPEC: dict[str, Any] = {
+    "id": "x/1", "seeds": [0], "metric": "accuracy", "points": 3,
+    "rows": {"A": {"experiment": "a"}, "B": {"experiment": "b"}},
+    "columns": {
+        "l={}, q=0": {"sweep": "data.l", "set": {"data.q": 0.0}},
+        "q={}, l=0": {"sweep": "data.q", "set": {"data.l": 0.0}},
+        "other": {"set": {"data.l": 0.2, "data.q": 0.2}},
+    },
+}  # fmt: skip
+FIGURES = {
+    name: spec
+    for name, spec in read_paper(PAPERS / "thesis.yaml")["figures"].items()
+    if "kind" in spec
+}
+
+
+# Tables
+
+
+def test_a_swept_column_becomes_one_for_each_value() -> None:
+    table = parse_table(SPEC)
+    assert [c for r, c in table.cells if r == "A"] == [
+        "l=0, q=0", "l=0.5, q=0", "l=1, q=0", "q=0, l=0", "q=0.5, l=0", "q=1, l=0", "other",
+    ]  # fmt: skip
+    assert table.cells["B", "l=0.5, q=0"].axes == {"data.l": 0.5, "data.q": 0.0}
+    assert [(s.title, s.symbol) for s in table.sweeps] == [("l, q=0", "l"), ("q, l=0", "q")]
+    assert list(table.sweeps[1].values.values()) == [0, 0.5, 1]
+    assert len(table.runs) == 2 * 6  # both sweeps have l = q = 0
+
+
+def test_values_are_written_as_one_would() -> None:
+    values = parse_table(SPEC | {"points": 101}).sweeps[0].values
+    assert list(values.values()) == [round(k * 0.01, 2) for k in range(101)]
+    assert "l=0.07, q=0" in values
+
+
+def test_runs_of_a_sweep_are_one_job() -> None:
+    table = parse_table(SPEC)
+    found = {name: len(runs) for name, runs in table.jobs.items()}
+    assert found == {"l_q_0": 6, "q_l_0": 4, "a-other": 1, "b-other": 1}
+    assert sum(found.values()) == len(table.runs)
+    second = part(table, "A", "q=*").jobs
+    assert {name: len(runs) for name, runs in second.items()} == {"q_l_0": 3}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"points": 1}, "table x/1: points=1; columns with a sweep need at least 2"),
+        ({"points": None}, "table x/1: points=None; columns with a sweep need at least 2"),
+        ({"columns": {"n": {}}}, "table x/1: points=3; columns with a sweep need at least 2"),
+        (
+            {"columns": {"l": {"sweep": "data.l"}}},
+            'table x/1, columns.l: write "={}" for the value of data.l',
+        ),
+    ],
+)
+def test_a_wrong_sweep_is_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_table(SPEC | changes)
+    assert str(caught.value) == said
+
+
+def test_the_number_of_points_changes_no_run() -> None:
+    assert axes(["table.points=101", "dataset.side=0.5"]) == {"dataset.side": 0.5}
+    assert len(load_table("thesis/3.6", points=101).runs) == 2 * (4 * 101 - 4)
+
+
+def test_what_a_command_may_ask_for(capsys: pytest.CaptureFixture[str]) -> None:
+    (line,) = refusal(capsys, "-m", "table=thesis_3_6", "table.points=1")
+    assert line == "error: table thesis/3.6: points=1; columns with a sweep need at least 2"
+    code, (line,) = entry(capsys, "table=thesis_3_6", "run=nope", "experiment=counting_toy")
+    assert code == 2
+    assert "add -m to fill the whole table, or name one of l_q_0, q_l_0" in line
+
+
+# Training
+
+
+def sweep(outputs: Path, capsys: pytest.CaptureFixture[str], *overrides: str) -> list[Path]:
+    """Train a smoke run of one sweep; its seeds' folders."""
+    code, errors = entry(
+        capsys, "table=thesis_3_6", "experiment=counting_toy", "run=l_q_0.5", "table.points=3",
+        "columns=l=*, q=0.5", f"paths.outputs={outputs}", "scale=smoke", *overrides,
+    )  # fmt: skip
+    assert (code, errors) == (0, [])
+    return sorted(outputs.glob("*/*/*/seed-*"))
+
+
+PRINTED = ("scale=paper", "tracking.mode=disabled", "trainer.steps=3", "dataset.test_size=1024")
+
+
+@pytest.mark.parametrize("overrides", [(), PRINTED], ids=["smoke", "printed sizes"])
+def test_points_of_a_stack_are_those_trained_alone(
+    overrides: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    together = sweep(tmp_path / "together", capsys, *overrides)
+    alone = sweep(tmp_path / "alone", capsys, "trainer.stack=0", *overrides)
+    assert len(together) == len(alone) == 2 * 3
+    for a, b in zip(together, alone, strict=True):
+        assert a.relative_to(tmp_path / "together") == b.relative_to(tmp_path / "alone")
+        assert_same_run(a, b)
+        record, other = read(a / "result.json"), read(b / "result.json")
+        assert record.get("learned") == other.get("learned")
+        assert record["provenance"]["stacked_seeds"] == 3
+        assert other["provenance"]["stacked_seeds"] == 1
+    losses = {read(folder / "result.json")["metrics"]["loss"] for folder in together}
+    assert len(losses) == 6
+
+
+def test_a_sweep_goes_on_where_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = sweep(tmp_path / "whole", capsys, "seeds=[0,1]")
+    sweep(tmp_path / "cut", capsys, "trainer.until=1")
+    cut = sweep(tmp_path / "cut", capsys, "seeds=[0,1]")
+    assert len(whole) == len(cut) == 2 * 3 * 2
+    for a, b in zip(cut, whole, strict=True):
+        assert_same_run(a, b)
+
+
+def test_runs_that_differ_in_more_than_numbers_do_not_stack(tmp_path: Path) -> None:
+    place = [f"paths.outputs={tmp_path}", "scale=smoke", "experiment=counting_toy"]
+    changes = ("dataset.side=0.1", "dataset.side=0.2", "trainer.lr=0.1", "dataset.set_size=3")
+    (config, overrides), *others = [(compose_run(c), c) for c in ([*place, c] for c in changes)]
+    execute(config, overrides, *others)
+    stacked = {
+        folder.parents[1].name: read(folder / "result.json")["provenance"]["stacked_seeds"]
+        for folder in tmp_path.glob("*/*/*/seed-0")
+    }
+    assert stacked == {
+        "dataset.side=0.1": 2, "dataset.side=0.2": 2, "trainer.lr=0.1": 1, "dataset.set_size=3": 1,
+    }  # fmt: skip
+
+
+def test_only_numbers_are_scalars() -> None:
+    """What a dataset lets runs of a stack differ in must change no shape."""
+    first, second = (
+        build(composed("experiment=counting_toy", "scale=smoke", o)["dataset"], "dataset")
+        for o in ("dataset.side=0.1", "dataset.noise=0.9")
+    )
+    assert set(first.scalars) == {"side", "noise"}
+    batches = [next(d.batches("train", 4, torch.Generator())) for d in (first, second)]
+    assert batches[0].input.x.shape == batches[1].input.x.shape
+
+
+def test_an_invalid_point_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    said = complaint("experiment=counting_toy", "dataset.side=2", f"paths.outputs={tmp_path}")
+    assert said == "dataset.side=2.0: choose a value in [0, 1]"
+    assert not list(tmp_path.iterdir())
+
+
+# Reports
+
+
+def measure(outputs: Path, side: float, noise: float, accuracy: float | None) -> None:
+    place = {"dataset.noise": noise, "dataset.side": side}
+    metrics = None if accuracy is None else {"accuracy": accuracy}
+    folder = write_run(outputs, "counting_toy", place, 0, metrics)
+    record = read(folder / "result.json") | {"learned": {"f1": [0, side, 1], "f2": [0, 0.5, 1]}}
+    (folder / "result.json").write_text(json.dumps(record))
+
+
+def block_of(outputs: Path, points: int = 3) -> Block:
+    table = load_table("thesis/3.6", points=points)
+    (block,) = blocks(table, read_records(outputs / "none", outputs), load_tables())
+    return block
+
+
+def test_curves_by_hand(tmp_path: Path) -> None:
+    for side, accuracy in ((0.0, 1.0), (0.5, 0.75), (1.0, None)):
+        measure(tmp_path, side, 0.5, accuracy)
+    measure(tmp_path, 0.25, 0.5, 0.9)  # a point of another resolution
+    block = block_of(tmp_path)
+    first, _, noisy, _ = block.table.sweeps
+    assert metric_curve(block, "Counting module", noisy) == {0.0: 1.0, 0.5: 0.75}
+    assert metric_curve(block, "Baseline", noisy) == {}
+    assert metric_curve(block, "Counting module", first) == {}
+    learned = learned_curves(block, "Counting module", noisy, "f1")
+    assert learned == {0.0: [0, 0, 1], 0.5: [0, 0.5, 1], 1.0: [0, 1, 1]}
+    assert learned_curves(block, "Counting module", noisy, "f9") == {}
+    finer = block_of(tmp_path, points=5)
+    assert metric_curve(finer, "Counting module", finer.table.sweeps[2])[0.25] == 0.9
+
+
+def test_the_table_of_a_sweep_has_a_line_for_each_value(tmp_path: Path) -> None:
+    measure(tmp_path, 0.5, 0.5, 0.75)
+    block = block_of(tmp_path)
+    lines = grid(block.table, load_printed("thesis/3.6"), block)
+    at = lines.headers.index("l, q=0.5: Counting module")
+    assert [line[0] for line in lines.lines] == ["0", "0.5", "1"]
+    assert [line[at] for line in lines.lines] == ["not run", "75", "not run"]
+    assert grid(block.table, load_printed("thesis/3.6"), None).lines == []
+
+
+def report() -> Any:
+    spec = importlib.util.spec_from_file_location("report_script", ROOT / "scripts" / "report.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def test_figures_of_the_thesis_are_there() -> None:
+    assert FIGURES.keys() == {"thesis/3.6", "thesis/3.7", "thesis/3.8", "thesis/3.9"}
+    table = load_table("thesis/3.6")
+    for spec in FIGURES.values():
+        assert spec["table"] == table.id
+        assert set(spec.get("sweeps", [])) <= {sweep.label for sweep in table.sweeps}
+        assert spec.get("row", "Baseline") in load_printed(table.id).rows
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_figures_are_drawn(figure: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ["--outputs", str(tmp_path), "--results", str(tmp_path / "none")]
+    main = report()
+    assert main(["figure", figure, *where]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"error: figure {figure}: nothing measured yet of table thesis/3.6"
+    for value in (0.0, 0.5, 1.0):
+        measure(tmp_path, value, 0.5, 0.5)
+        measure(tmp_path, 0.5, value, 0.5)
+    assert main(["figure", figure, "--points", "3", *where]) == 0
+    path = tmp_path / "figures" / f"{figure.replace('/', '_').replace('.', '_')}.png"
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_panels_show_what_was_measured(tmp_path: Path) -> None:
+    for value in (0.0, 0.5, 1.0):
+        measure(tmp_path, value, 0.5, value)
+    block, printed = block_of(tmp_path), load_printed("thesis/3.6")
+    panels = curve_picture._metric_panels({}, printed, block)
+    assert list(panels) == ["q, l=0", "l, q=0.5", "q, l=0.5"]
+    axes = Figure().add_axes((0, 0, 1, 1))
+    panels["l, q=0.5"](axes)
+    (line,) = axes.lines  # of the baseline nothing is measured
+    assert line.get_label() == "Counting module"
+    assert list(line.get_xdata()) == [0, 0.5, 1] and list(line.get_ydata()) == [0, 50, 100]
+    drawn = curve_picture._function_panels(FIGURES["thesis/3.7"], printed, block)
+    assert list(drawn)[:2] == ["f1; l, q=0.5", "f2; l, q=0.5"]
+    axes = Figure().add_axes((0, 0, 1, 1))
+    drawn["f1; l, q=0.5"](axes)
+    assert [list(line.get_ydata()) for line in axes.lines] == [[0, 0, 1], [0, 0.5, 1], [0, 1, 1]]
+    assert len({line.get_color() for line in axes.lines}) == 3
