@@ -37,6 +37,7 @@ STEPS = {
     "mosaic": 6,
     "sslr": 4,
     "counting_toy": 8,
+    "vqa": 8,
 }
 # The others' data is procedural where the real one is missing.
 SYNTHETIC = (
