@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 # The project need not be installed: this file lies one folder below it.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -59,7 +60,8 @@ def write_release(folder: Path, counts: dict[str, int], seed: int) -> None:
     """Write both splits; the same scenes and questions that `dataset.source=procedural` has."""
     recipe = Recipe(min_objects=3, max_objects=MAX_OBJECTS, data_seed=seed)
     for split, pair in paths_in(folder).items():
-        scenes, questions = [], []
+        scenes: list[dict[str, Any]] = []
+        questions: list[dict[str, Any]] = []
         for start, stop in part_spans(counts[split], _PART):
             described, asked = draw(split, start, stop, recipe)
             scenes += described

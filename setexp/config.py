@@ -52,6 +52,7 @@ class EvaluationNodes:
 
     losses: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+    summaries: dict[str, Any] = field(default_factory=dict)
     stats: list[str] = field(default_factory=list)
     at: list[int] = field(default_factory=list)
     during: str | None = None

@@ -182,6 +182,7 @@ def _evaluate_only(
 ) -> None:
     """`mode=eval checkpoint=PATH`: the final evaluation of saved weights, with other settings."""
     state = checkpoint.load(Path(config.checkpoint), device)
+    checkpoint.check_vocabulary(config.checkpoint, state, dataset)
     task = build(nodes["task"], "task").to(device)
     best = nodes["trainer"]["select"] is Select.best and state["best"]
     try:

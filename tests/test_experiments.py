@@ -39,6 +39,7 @@ STEPS = {
     "sslr": 4,
     "counting_toy": 8,
     "graphs": 36,  # of 6 models
+    "vqa": 8,
 }
 # The others' data is procedural where the real one is missing.
 SYNTHETIC = (

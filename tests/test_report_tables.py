@@ -24,6 +24,8 @@ RUNS = {
     "sslr/1": 2,
     "sslr/2": 2,
     "sslr/3": 4,
+    "thesis/3.1": 2,  # with and without the counting module
+    "thesis/3.2": 3,
     "thesis/3.6": 160,  # 2 models x 4 sweeps x 21 points, of which 4 are in two sweeps
     "thesis/4.1": 36,  # 3 models x 3 data sets x 4 numbers of tiles
     "thesis/4.2": 36,
@@ -37,6 +39,7 @@ RUNS = {
     "thesis/5.6": 12,  # 4 poolings x 3 first weights; 1 and 10 epochs read one run
     "thesis/5.7": 12,
     "thesis/5.8": 24,  # those of both
+    "thesis/5.9": 6,
     "thesis/5.10/bio": 8,  # 2 readouts x 4 sets of graphs
     "thesis/5.10/bio-epochs": 8,
     "thesis/5.10/bio-stats": 4,
@@ -106,8 +109,9 @@ def test_distinct_runs_of_all_tables():
     # numbering: Table 4 reads all runs of Table 2; random multisets
     properties = 12
     permutations = 36 + 60 + 8  # mosaics told their order and not, number sorting
-    counting, graphs, latent = 160, 18, 2 + 2 + 4
-    own = counting + permutations + graphs + thesis + latent
+    counting, questions = 160 + 2 + 3, 6
+    graphs, latent = 18, 2 + 2 + 4
+    own = counting + permutations + questions + graphs + thesis + latent
     assert len(runs) == own + 45 + 375 + properties
 
 

@@ -12,5 +12,7 @@ A dataset is a plain class. Its constructor arguments come from YAML; beyond tha
 - `ragged`, only where it is true: shapes change from batch to batch, so seeds cannot be stacked;
 - `scalars`, only where runs differ in them: arguments that change numbers but no shape; runs that
   differ in nothing else train as one stack;
+- `vocabulary`, only where words or answers are numbered: a short hash of these numbers, which
+  checkpoints keep, since weights mean nothing with others;
 - `for_run(seed)`, only where a document draws new data for every run: the dataset of one run.
 """

@@ -19,6 +19,20 @@ def save(path: Path, state: dict[str, Any]) -> None:
     write_bytes(path, buffer.getvalue())
 
 
+def check_vocabulary(path: Path, state: dict[str, Any], dataset: Any) -> None:
+    """Refuse weights that number words and answers otherwise than the data does.
+
+    Raises:
+        ConfigError: they do.
+    """
+    theirs, ours = state.get("vocabulary"), getattr(dataset, "vocabulary", None)
+    if theirs != ours:
+        raise ConfigError(
+            f"checkpoint={path}: another vocabulary: its words and answers are numbered as in "
+            f"{theirs}, those of the data as in {ours}; use the data and classes it was trained on"
+        )
+
+
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Read a checkpoint.
 

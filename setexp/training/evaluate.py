@@ -17,6 +17,7 @@ from setexp.training.randomness import derive, own_draws
 from setexp.training.seeds import Alone, Stacked
 
 Metric = Callable[[SetBatch, SetBatch], dict[str, float]]
+Summary = Callable[[Mapping[str, Tensor]], dict[str, float]]
 
 
 @dataclass
@@ -27,6 +28,7 @@ class Evaluation:
         losses: per set and averaged over sets, by name.
         stats: of those a task measures per set (`Outcome.stats`), averaged, by name.
         metrics: functions of all predicted and true sets of a split, each with its own names.
+        summaries: alike, of what a task measures per set, (all sets, ...), by name.
         at: inner steps whose predictions are read, all from one pass of the longest; each name
             then ends in "@steps". Empty: the final prediction, names unchanged.
         during: split that is read during training; None for none.
@@ -38,6 +40,7 @@ class Evaluation:
 
     losses: Mapping[str, nn.Module] = field(default_factory=dict)
     metrics: Mapping[str, Metric] = field(default_factory=dict)
+    summaries: Mapping[str, Summary] = field(default_factory=dict)
     stats: Sequence[str] = ()
     at: Sequence[int] = ()
     during: str | None = None
@@ -69,6 +72,7 @@ def evaluate(
     count = 0
     targets: list[SetBatch] = []
     kept: dict[str, list[SetBatch]] = {}  # predictions by label
+    told: list[dict[str, Tensor]] = []
     passes = dataset.batches(
         split, batch_size, generator, shuffle=False, drop_last=evaluation.drop_last
     )
@@ -88,11 +92,15 @@ def evaluate(
         count += len(outcome.loss)
         if evaluation.metrics:
             targets.append(batch.target)
+        if evaluation.summaries:
+            told.append(outcome.stats)
     measured = {name: float(total) / count for name, total in sums.items()}
     for label, predictions in kept.items():
         prediction, target = _joined(predictions), _joined(targets)
         for metric in evaluation.metrics.values():
             measured |= {name + label: v for name, v in metric(prediction, target).items()}
+    for summary in evaluation.summaries.values():
+        measured |= summary({name: torch.cat([stats[name] for stats in told]) for name in told[0]})
     return measured
 
 

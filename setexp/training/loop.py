@@ -283,6 +283,7 @@ class Fit:
                 {
                     **shared,
                     "seed": self.seeds[index],
+                    "vocabulary": getattr(self.datasets[index], "vocabulary", None),
                     "sum": float(self.window_sum[index]),
                     "model": {k: v.clone() for k, v in self.learner.state(index).items()},
                     "optimizer": {

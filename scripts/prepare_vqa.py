@@ -1,0 +1,54 @@
+"""Turn the official files of VQA v2 into the stores that `dataset=vqa` reads.
+
+    python scripts/prepare_vqa.py --source FOLDER --root data
+
+The folder holds the unpacked questions, annotations and complementary pairs of VQA v2, and the
+bottom-up features with 10 to 100 boxes an image as TSV files. An interrupted run goes on where it
+stopped when it is started again. Without the release, nothing needs preparing: the dataset falls
+back to procedural scenes, which come in the same files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+# The project need not be installed: this file lies one folder below it.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+
+def main() -> int:
+    """Prepare what is there; 0 = done, 2 = the files or an argument is at fault."""
+    from setexp.datasets.vqa.prepare import LEARNED, prepare, real_folder, vocabulary_path
+    from setexp.datasets.vqa.store import Store
+    from setexp.errors import ConfigError
+    from setexp.files import read_json
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--source", type=Path, required=True, help="folder of the official files")
+    parser.add_argument("--root", type=Path, default=Path("data"), help="the project's data folder")
+    parser.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="stored")
+    parser.add_argument("--part-images", type=int, default=500, help="the unit of resuming")
+    parser.add_argument("--verify", action="store_true", help="re-read stores that exist already")
+    options = parser.parse_args()
+    folder = real_folder(options.root)
+    try:
+        paths = prepare(
+            options.source, folder, dtype=options.dtype, part_images=options.part_images
+        )
+        for path in paths:
+            store = Store(path).verify() if options.verify else Store(path)
+            print(f"{path}: content {store.digest}")
+        for learned in LEARNED:
+            path = vocabulary_path(folder, learned)
+            content = read_json(path)
+            print(f"{path}: {len(content['words'])} words, {len(content['answers'])} answers")
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

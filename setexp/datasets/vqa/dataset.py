@@ -1,0 +1,214 @@
+"""VQA v2: questions about the object proposals of an image (Thesis, 3.5.2 and A.1)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from setexp.datasets.pictures import fits
+from setexp.datasets.vqa.prepare import (
+    LABELLED,
+    LEARNED,
+    images_path,
+    questions_path,
+    real_folder,
+    vocabulary_path,
+)
+from setexp.datasets.vqa.procedural import procedural, procedural_folder
+from setexp.datasets.vqa.rows import Proposals
+from setexp.datasets.vqa.scenes import Recipe
+from setexp.datasets.vqa.split import Split, joined, numbered
+from setexp.datasets.vqa.store import Store
+from setexp.datasets.vqa.vocabulary import Vocabulary, read_vocabulary
+from setexp.errors import ConfigError
+from setexp.sets import Batch
+
+_SOURCES = ("auto", "real", "procedural")
+
+
+class VQA:
+    """Object proposals, a question, and how many of ten people gave each answer.
+
+    Args:
+        root: the data folder. source: real, procedural, or auto: real where it is prepared.
+        learned: train, or trainval for the server's rows: what "train" means, for the vocabulary as
+            well.
+        set_size: N; images have up to 100 proposals, fewer are padded with zeros.
+        features: D of a proposal.
+        words: the largest number of a word plus 1, at least the vocabulary's size plus 1.
+        classes: so many of the most frequent answers.
+        objects, duplicates, distractors, train_images, val_images, test_images, data_seed: of
+            procedural scenes; see `Recipe`.
+
+    Attributes:
+        vocabulary: short hash of the numbers that words and answers have.
+        answers: texts of the answers, the place of each being its number.
+
+    Splits: train, val, test, test_dev. Questions of train without any of these answers are left
+    out. Batches: input x (B, N, D + 4), features and a box in pixels; target (B, C), the share of
+    the ten people who gave each answer; aux `word` (B, L), 0 where there is none, `length`,
+    `question_id`, `kind` (a place in `KINDS`, or -1 where nobody answered), `counting` (B,), and
+    `partner` (B, K) the question_ids of complementary questions, or -1.
+
+    Raises:
+        ConfigError: the data is missing, of another version, or does not fit the arguments.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        source: str = "auto",
+        learned: str = "train",
+        set_size: int,
+        features: int,
+        words: int,
+        classes: int,
+        objects: int,
+        duplicates: int,
+        distractors: int,
+        train_images: int,
+        val_images: int,
+        test_images: int,
+        data_seed: int = 0,
+    ) -> None:
+        if source not in _SOURCES:
+            raise ConfigError(f"dataset.source={source}: choose one of {', '.join(_SOURCES)}")
+        if learned not in LEARNED:
+            raise ConfigError(f"dataset.learned={learned}: choose one of {', '.join(LEARNED)}")
+        self._root, self._real = Path(root).expanduser(), real_folder(Path(root).expanduser())
+        self.learned, self.set_size = learned, set_size
+        self._words, self.classes, self._features = words, classes, features
+        prepared = vocabulary_path(self._real, learned).exists()
+        if source == "real" and not prepared:
+            raise ConfigError(
+                f"dataset.source=real, but {self._real} is not prepared; make it with: python"
+                f" scripts/prepare_vqa.py --source FOLDER --root {root}"
+            )
+        self.source = "real" if prepared and source != "procedural" else "procedural"
+        self._recipe = Recipe(features, objects, duplicates, distractors, data_seed)
+        self._images = {"train": train_images, "val": val_images, "test": test_images}
+        if self.source == "procedural":
+            self._check_recipe()
+        self.device = torch.device("cpu")
+        self._opened: dict[str, Split] = {}
+        self._proposals: dict[Path, Proposals] = {}
+        self._vocabulary: Vocabulary | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Short hash of what determines batches; procedural scenes need not be drawn for it."""
+        if self.source == "real":
+            content = [Store(questions_path(self._real, s)).digest for s in LABELLED]
+        else:
+            content = [procedural_folder(self._root, self._recipe, self._images).name]
+        text = " ".join(map(str, (self.learned, self.set_size, self.classes, *content)))
+        return f"vqa-{self.source}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+    @property
+    def vocabulary(self) -> str:
+        return self._numbers.digest(self.classes)
+
+    @property
+    def answers(self) -> list[str]:
+        return self._numbers.answers[: self.classes]
+
+    def to(self, device: torch.device) -> VQA:
+        """Deliver batches on this device from now on."""
+        if torch.device(device) != self.device:
+            self.device = torch.device(device)
+            self._opened.clear()
+            self._proposals.clear()
+        return self
+
+    def sizes(self, split: str) -> int:
+        """Questions in one pass over a split."""
+        return len(self._split(split))
+
+    def batches(
+        self,
+        split: str,
+        batch_size: int,
+        generator: torch.Generator,
+        *,
+        start: int = 0,
+        shuffle: bool,
+        drop_last: bool,
+    ) -> Iterator[Batch]:
+        """One pass in an order drawn from `generator` at the call. See `setexp.datasets`."""
+        count = self.sizes(split)
+        if shuffle:
+            order = torch.randperm(count, generator=generator, device=generator.device)
+        else:
+            order = torch.arange(count)
+        end = count - count % batch_size if drop_last else count
+        rest = order[start * batch_size : end]
+        rows = list(rest.to(self.device).split(batch_size)) if len(rest) else []
+        return self._split(split).batches(rows)
+
+    @property
+    def _numbers(self) -> Vocabulary:
+        if self._vocabulary is None:
+            folder = self._folder()
+            stores = [Store(questions_path(folder, split)) for split in LEARNED[self.learned]]
+            numbers = read_vocabulary(vocabulary_path(folder, self.learned), stores)
+            if len(numbers.words) >= self._words:
+                raise ConfigError(
+                    f"dataset.words={self._words}: the questions have {len(numbers.words)} words;"
+                    f" give at least {len(numbers.words) + 1}"
+                )
+            self._vocabulary = numbers
+        return self._vocabulary
+
+    def _folder(self) -> Path:
+        if self.source == "real":
+            return self._real
+        return procedural(self._root, self._recipe, self._images)
+
+    def _check_recipe(self) -> None:
+        sizes = {**self._recipe._asdict(), **{f"{k}_images": n for k, n in self._images.items()}}
+        for name, value in sizes.items():
+            if value < (0 if name in ("seed", "distractors") else 1):
+                raise ConfigError(f"dataset.{name}={value}: at least 1")
+        if self._recipe.most_boxes > self.set_size:
+            raise ConfigError(
+                f"dataset.set_size={self.set_size}: scenes have up to {self._recipe.most_boxes}"
+                " proposals, objects * duplicates + distractors"
+            )
+
+    def _split(self, split: str) -> Split:
+        if split not in self._opened:
+            folder = self._folder()
+            names = LEARNED[self.learned] if split == "train" else (split,)
+            paths = [questions_path(folder, name) for name in names]
+            if split != "train" and not paths[0].exists():
+                raise ConfigError(f"split {split}: {paths[0]} is missing; prepare its questions")
+            path = images_path(folder, names[0])
+            images = Store(path)
+            arrays = joined(
+                [numbered(Store(p), images, self._numbers, self.classes) for p in paths]
+            )
+            if split == "train":  # nothing is learned from the others
+                kept = (arrays["answer"] < self.classes).any(1)
+                arrays = {name: rows[kept] for name, rows in arrays.items()}
+            if path not in self._proposals:  # train and val share them
+                self._proposals[path] = self._proposals_of(images)
+            proposals = self._proposals[path]
+            self._opened[split] = Split(arrays, proposals, self.classes, self.device)
+        return self._opened[split]
+
+    def _proposals_of(self, store: Store) -> Proposals:
+        shape, most = store.mapped("features").shape, int(store.array("count").max())
+        if shape[1] != self._features:
+            raise ConfigError(
+                f"dataset.features={self._features}: those of {store.path} have {shape[1]}"
+            )
+        if most > self.set_size:
+            raise ConfigError(
+                f"dataset.set_size={self.set_size}: {store.path} has images of {most} proposals"
+            )
+        resident = fits(4 * shape[0] * (shape[1] + 4), self.device)
+        return Proposals(store, set_size=self.set_size, device=self.device, resident=resident)

@@ -1,0 +1,117 @@
+"""Numbered questions of a split, as tensors, beside the proposals of their images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from setexp.datasets.vqa.questions import ANSWERS
+from setexp.datasets.vqa.rows import Proposals
+from setexp.datasets.vqa.store import Array, Store
+from setexp.datasets.vqa.vocabulary import Vocabulary, numbers_in
+from setexp.errors import ConfigError
+from setexp.sets import Batch
+
+Arrays = dict[str, Array]
+_PADDING = {"word": 0, "partner": -1}  # arrays whose width depends on the split
+
+
+def numbered(questions: Store, images: Store, numbers: Vocabulary, classes: int) -> Arrays:
+    """Arrays of a store of questions, words and answers as a vocabulary numbers them.
+
+    Returns:
+        word (Q, L), length (Q,), answer (Q, 10) with `classes` for every other answer, image (Q,)
+        as a place in the store of proposals, question_id, kind, counting (Q,), partner (Q, K).
+
+    Raises:
+        ConfigError: the questions were prepared for other proposals.
+    """
+    if questions.about["images"] != images.digest:
+        raise ConfigError(
+            f"{questions.path} was prepared for other proposals than {images.path}; prepare again"
+        )
+    word, answer = questions.array("word"), questions.array("answer")
+    # one entry more, for -1
+    of_word = np.append(numbers_in(questions.texts("words"), numbers.words, 1), -1).clip(0)
+    known = numbers_in(questions.texts("answers"), numbers.answers[:classes], 0)
+    of_answer = np.append(np.where(known < 0, classes, known), classes)
+    ids, order = images.array("image_id"), images.array("image_id").argsort()
+    question_id = questions.array("question_id")
+    return {
+        "word": of_word[word],
+        "length": (word >= 0).sum(1),
+        "answer": of_answer[answer],
+        "image": order[np.searchsorted(ids, questions.array("image_id"), sorter=order)],
+        "question_id": question_id,
+        "kind": questions.array("kind").astype(np.int64),
+        "counting": questions.array("counting").astype(np.int64),
+        "partner": partners(question_id, questions.array("pair")),
+    }
+
+
+def partners(question_id: Array, pair: Array) -> Array:
+    """The other questions of each one's pairs, (Q, K), padded with -1."""
+    both = np.concatenate([pair, pair[:, ::-1]])
+    place = np.argsort(question_id)
+    row = place[np.searchsorted(question_id, both[:, 0], sorter=place)]
+    order = np.argsort(row, kind="stable")
+    row, other = row[order], both[order, 1]
+    rank = np.arange(len(row)) - np.searchsorted(row, row)
+    found = np.full((len(question_id), max(1, rank.max(initial=0) + 1)), -1, np.int64)
+    found[row, rank] = other
+    return found
+
+
+def joined(parts: Sequence[Arrays]) -> Arrays:
+    """Several stores' arrays one after the other, padded to the same width."""
+    found = {}
+    for name in parts[0]:
+        rows = [part[name] for part in parts]
+        if name in _PADDING:
+            wide = max(r.shape[1] for r in rows)
+            value = _PADDING[name]
+            rows = [
+                np.pad(r, ((0, 0), (0, wide - r.shape[1])), constant_values=value) for r in rows
+            ]
+        found[name] = np.concatenate(rows)
+    return found
+
+
+class Split:
+    """Questions of one split on a device.
+
+    Args:
+        arrays: see `numbered`. proposals: of their images. classes: C. device: of batches.
+    """
+
+    def __init__(
+        self, arrays: Arrays, proposals: Proposals, classes: int, device: torch.device
+    ) -> None:
+        self.image = arrays["image"]
+        self._proposals, self._classes = proposals, classes
+        self._tensors = {
+            name: torch.from_numpy(rows).to(device)
+            for name, rows in arrays.items()
+            if name != "image"
+        }
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def batches(self, rows: Sequence[Tensor]) -> Iterator[Batch]:
+        """A batch of each list of questions, int64 (B,) on the device."""
+        if not rows:
+            return
+        # the one wait for the device in a pass: places in the store are looked up on the host
+        places = self.image[torch.cat(list(rows)).cpu().numpy()]
+        images = np.split(places, np.cumsum([len(some) for some in rows])[:-1])
+        for some, given in zip(rows, self._proposals.batches(images), strict=True):
+            aux = {name: rows.index_select(0, some) for name, rows in self._tensors.items()}
+            answer = aux.pop("answer")
+            # one class more, for answers that have none
+            votes = given.x.new_zeros(len(some), self._classes + 1)
+            votes.scatter_add_(1, answer, torch.ones_like(answer, dtype=votes.dtype))
+            yield Batch(given, votes[:, :-1] / ANSWERS, aux)

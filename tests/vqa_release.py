@@ -1,0 +1,79 @@
+"""A release of VQA v2 in miniature, in the official file formats."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from setexp.datasets.vqa.prepare import OFFICIAL
+from setexp.datasets.vqa.proposals import Image, line_of
+
+FEATURES = 3
+FIRST = {"train": 100, "val": 200, "test": 300}
+ASKED = ("How many dogs are there?", "What color is the man's shirt?", "Is it 3:30 p.m.?")
+SAID = (
+    ["2"] * 6 + ["3"] * 4,
+    ["light-blue"] * 5 + ["blue, white"] * 3 + ["red"] * 2,
+    ["yes"] * 9 + ["no"],
+)
+TYPES = ("number", "other", "yes/no")
+
+
+def images(split: str, count: int = 4) -> list[Image]:
+    """Images with 10, 11, 12, ... proposals."""
+    rng = np.random.default_rng(FIRST[split])
+    return [
+        Image(
+            FIRST[split] + i,
+            (640, 480),
+            rng.uniform(0, 400, (10 + i, 4)).astype(np.float32),
+            rng.random((10 + i, FEATURES), np.float32),
+        )
+        for i in range(count)
+    ]
+
+
+def write_release(folder: Path) -> Path:
+    """Train, val and test with three questions about each of four images."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for split in FIRST:
+        write_table(folder / f"{'test2015' if split == 'test' else split}.tsv", images(split))
+        items = [
+            (10 * (FIRST[split] + i) + k, FIRST[split] + i, ASKED[k], SAID[k], TYPES[k])
+            for i in range(4)
+            for k in range(3)
+        ]
+        write_questions(folder, split, items)
+    return folder
+
+
+def write_table(path: Path, rows: Sequence[Image]) -> None:
+    path.write_bytes(b"".join(line_of(row) for row in rows))
+
+
+def write_questions(folder: Path, split: str, items: Sequence[tuple[Any, ...]]) -> None:
+    name = OFFICIAL[split]
+    questions = [
+        {"question_id": key, "image_id": image, "question": text} for key, image, text, *_ in items
+    ]
+    path = folder / f"v2_OpenEnded_mscoco_{name}_questions.json"
+    path.write_text(json.dumps({"questions": questions}))
+    if split == "test":
+        return
+    annotations = [
+        {
+            "question_id": key,
+            "image_id": image,
+            "answer_type": kind,
+            "answers": [{"answer": a, "answer_id": n} for n, a in enumerate(said, start=1)],
+        }
+        for key, image, _, said, kind in items
+    ]
+    path = folder / f"v2_mscoco_{name}_annotations.json"
+    path.write_text(json.dumps({"annotations": annotations}))
+    pairs = [[items[0][0], items[3][0]], [items[9][0], items[6][0]], [items[4][0], items[1][0]]]
+    (folder / f"v2_mscoco_{name}_complementary_pairs.json").write_text(json.dumps(pairs))
