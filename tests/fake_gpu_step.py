@@ -56,6 +56,7 @@ def set_up() -> torch.library.Library:
 def config(experiment: str) -> dict[str, Any]:
     """An experiment at smoke scale with small sets and few inner steps: only shapes are at work."""
     overrides = [f"experiment={experiment}", "scale=smoke"]
+    overrides[:1] = overrides[0].split()  # more may follow the name
     if not experiment.startswith("graphs"):
         overrides.append("dataset.set_size=5")
     nodes = plain(compose_run(overrides))
