@@ -57,7 +57,7 @@ def set_up() -> torch.library.Library:
 
 def config(experiment: str, data_root: str) -> dict[str, Any]:
     """An experiment at smoke scale with few inner steps: only shapes are at work."""
-    overrides = [f"experiment={experiment}", "scale=smoke", f"paths.data={data_root}"]
+    overrides = [*f"experiment={experiment}".split(), "scale=smoke", f"paths.data={data_root}"]
     nodes = plain(compose_run(overrides))
     if "threshold" in nodes["dataset"]:  # digits of few points, for the decoders that list them
         nodes = plain(compose_run([*overrides, "dataset.threshold=0.99", "dataset.set_size=150"]))

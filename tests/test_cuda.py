@@ -10,6 +10,7 @@ from setexp.build import build
 from setexp.config import compose_run, plain, register
 from setexp.run import _evaluation
 from setexp.training.loop import Fit
+from setexp.training.randomness import for_run
 from setexp.training.settings import Tracking, TrackingMode
 from setexp.training.tracking import Tracker
 
@@ -22,9 +23,10 @@ def make_fit(experiment: str, folder: Path, seeds: list[int]) -> Fit:
     nodes = plain(config)
     device = torch.device("cuda")
     folders = [folder / str(seed) for seed in seeds]
+    dataset = build(nodes["dataset"], "dataset").to(device)
     return Fit(
         lambda _: build(nodes["task"], "task"),
-        [build(nodes["dataset"], "dataset").to(device)] * len(seeds),
+        [for_run(dataset, seed) for seed in seeds],
         _evaluation(nodes["evaluation"]),
         OmegaConf.to_object(config.trainer),
         seeds,
@@ -36,7 +38,9 @@ def make_fit(experiment: str, folder: Path, seeds: list[int]) -> Fit:
     )
 
 
-@pytest.mark.parametrize("experiment", ["polygons_fspool", "polygons_mlp_chamfer", "dspn_mnist"])
+@pytest.mark.parametrize(
+    "experiment", ["polygons_fspool", "polygons_mlp_chamfer", "dspn_mnist", "graphs_bio"]
+)
 def test_a_step_never_waits_for_the_device(tmp_path: Path, experiment: str) -> None:
     fit = make_fit(experiment, tmp_path, [0])
     batches = next(fit._batches(0))

@@ -165,14 +165,15 @@ class TUDataset:
         return self._produce(parts) if parts else iter(())
 
     def _produce(self, parts: Sequence[np.ndarray]) -> Iterator[Batch]:
-        """Batches of the given graphs, all laid out at once; each ends in a segment of padding."""
+        """Batches of the given graphs, all laid out at once but for the features, which may be many;
+        each ends in a segment of padding."""
         data, device, count = self._data, self._data["x"].device, len(self._host["nodes"])
         graphs = torch.from_numpy(np.concatenate([np.append(p, count) for p in parts])).to(device)
         place = torch.from_numpy(np.concatenate([np.arange(len(p) + 1) for p in parts])).to(device)
         nodes, edges = (self._lengths(kind, parts) for kind in ("nodes", "edges"))
         first = torch.from_numpy(np.concatenate([np.cumsum(n) - n for n in nodes])).to(device)
         node, of = _places(data["node"], graphs, nodes)
-        x, graph = data["x"].index_select(0, node), place.index_select(0, of)
+        graph = place.index_select(0, of)
         edge = torch.nn.functional.pad(data["degree"].index_select(0, node).cumsum(0), (1, 0))
         entry, of = _places(data["edge"], graphs, edges)
         offset = torch.where(graphs == count, 0, first)
@@ -181,9 +182,10 @@ class TUDataset:
         a = b = c = 0
         for n, e in zip(nodes, edges, strict=True):
             i, j, k = a + len(n), b + int(n.sum()), c + int(e.sum())
-            own, target = edge[b : j + 1], label[a : i - 1]
+            x, own = data["x"].index_select(0, node[b:j]), edge[b : j + 1]
+            target = label[a : i - 1]
             yield Batch(
-                GraphBatch(x[b:j], graph[b:j], first[a:i], neighbour[c:k], own - own[:1]),
+                GraphBatch(x, graph[b:j], first[a:i], neighbour[c:k], own - own[:1]),
                 target,
                 {"label": target},
             )

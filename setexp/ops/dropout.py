@@ -26,7 +26,7 @@ class Dropout(nn.Module):
         super().__init__()
         if not 0 <= p < 1:
             raise ValueError(f"dropout={p}: a share in [0, 1)")
-        self.p, self.key = nn.Buffer(torch.tensor(float(p))), nn.Buffer(torch.randint(_WORD, ()))
+        self.p, self.key = nn.Buffer(torch.full((), float(p))), nn.Buffer(torch.randint(_WORD, ()))
         self.count = nn.Buffer(torch.zeros((), dtype=torch.int64))
 
     def forward(self, x: Tensor) -> Tensor:

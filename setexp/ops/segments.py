@@ -90,7 +90,8 @@ class SortedSum(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weights: Tensor, graph: Tensor, first: Tensor, descending: bool
     ) -> Tensor:
-        order = order_within(x, graph, descending)
+        whole = torch.compiler.is_compiling()  # a step's graph is to have it as one operator
+        order = (_order_operator if whole else order_within)(x, graph, descending)
         carried = torch.empty_like(weights).scatter_(-1, order, weights).mT.contiguous()
         ctx.save_for_backward(x, graph, carried, order)
         return _graph_sums(x * carried, first)
@@ -116,7 +117,6 @@ def _to_nodes(values: Tensor, graph: Tensor) -> Tensor:
     return rows.index_select(0, (graph + seed * (b + 1)).flatten()).view(s, -1, c)
 
 
-@torch.library.custom_op("setexp::order_within", mutates_args=())
 def order_within(x: Tensor, graph: Tensor, descending: bool) -> Tensor:
     """Which node is at each place when each feature is sorted within every graph.
 
@@ -141,6 +141,9 @@ def order_within(x: Tensor, graph: Tensor, descending: bool) -> Tensor:
     return torch.from_numpy(order)
 
 
-@order_within.register_fake
+_order_operator = torch.library.custom_op("setexp::order_within", order_within, mutates_args=())
+
+
+@_order_operator.register_fake
 def _(x: Tensor, graph: Tensor, descending: bool) -> Tensor:
     return torch.empty(x.mT.shape, dtype=torch.int64, device=x.device)
