@@ -33,6 +33,7 @@ RUNS = {
     "thesis/5.6": 12,  # 4 poolings x 3 first weights; 1 and 10 epochs read one run
     "thesis/5.7": 12,
     "thesis/5.8": 24,  # those of both
+    "thesis/5.9": 6,
     "thesis/6.1": 3,
     "thesis/6.2": 3,  # MLP, RNN, DSPN; 10, 20 and 30 steps read one run
     "thesis/6.3": 3,  # three poolings
@@ -55,6 +56,10 @@ METRICS = {
     "thesis/5.5": {"chamfer"},
     "thesis/5.7": {"accuracy_ep1", "accuracy_ep10"},
     "thesis/5.8": {"accuracy"},
+    "thesis/5.9": {
+        *("accuracy_mean", "epochs_to_0.98", "epochs_to_0.985", "epochs_to_0.99", "seconds"),
+        "",  # of a quoted row
+    },
     "thesis/6.1": {"chamfer"},
 }
 POLYGONS = {"id": "x", "seeds": [0], "metric": "direct"}
@@ -91,7 +96,8 @@ def test_distinct_runs_of_all_tables():
     # numbering: Table 4 reads all runs of Table 2; random multisets
     properties = 12
     permutations = 36 + 60 + 8  # mosaics told their order and not, number sorting
-    assert len(runs) == permutations + thesis + 45 + 375 + properties
+    questions = 6  # poolings
+    assert len(runs) == permutations + questions + thesis + 45 + 375 + properties
 
 
 def test_a_run_is_spelled_as_a_command():
