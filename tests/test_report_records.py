@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from report_runs import write_run
 
 from setexp.errors import ConfigError
+from setexp.files import read_json, write_json
 from setexp.report.blocks import Measured, blocks
 from setexp.report.progress import progress
 from setexp.report.records import keep, read_record, read_records, slug
@@ -145,9 +146,17 @@ def test_keep_does_not_silently_replace_another_result(outputs):
     write_run(outputs, "polygons_fspool", N8, 0, {"direct": 2.0})
     with pytest.raises(ConfigError, match="--replace"):
         keep([folder], results)
-    assert read_record(path).metrics == {"direct": 1.0}
+    assert read_record(path).metrics["direct"] == 1.0
     keep([folder], results, replace=True)
-    assert read_record(path).metrics == {"direct": 2.0}
+    assert read_record(path).metrics["direct"] == 2.0
+
+
+def test_the_time_of_a_finished_run_is_read_like_a_metric(outputs):
+    folder = write_run(outputs, "polygons_fspool", N8, 0, {"direct": 1.0})
+    assert read_record(folder / "result.json").metrics == {"direct": 1.0, "seconds": 12.5}
+    content = read_json(folder / "result.json") | {"status": "paused"}
+    write_json(folder / "result.json", content)
+    assert "seconds" not in read_record(folder / "result.json").metrics
 
 
 def test_progress_tells_the_states_of_seeds(outputs):
