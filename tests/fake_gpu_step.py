@@ -48,6 +48,18 @@ def set_up() -> torch.library.Library:
 
     library.impl("empty_strided", strided, "PrivateUse1")
     library.impl("empty.memory_format", dense, "PrivateUse1")
+
+    # of a step of PyTorch's GRU, shapes are known for no device
+    def cell(gates: Tensor, _: Tensor, hidden: Tensor, *__: Any) -> tuple[Tensor, Tensor]:
+        return torch.empty_like(hidden), hidden.new_empty(len(hidden), 5 * hidden.shape[1])
+
+    def cell_backward(gradient: Tensor, *_: Any) -> tuple[Tensor, ...]:
+        size, wide = len(gradient), 3 * gradient.shape[1]
+        gates, bias = gradient.new_empty(size, wide), gradient.new_empty(wide)
+        return gates, gates.clone(), torch.empty_like(gradient), bias, bias.clone()
+
+    library.impl("_thnn_fused_gru_cell", cell, "Meta")
+    library.impl("_thnn_fused_gru_cell_backward", cell_backward, "Meta")
     # models are built on the device; moving and copying them reads memory that is not there
     nn.Module.to = lambda module, *_, **__: module  # type: ignore[method-assign, assignment]
     copies = SimpleNamespace(deepcopy=lambda module: module)

@@ -358,6 +358,7 @@ def test_batches_of_the_release(release: Path) -> None:
     assert (aux["word"][0, aux["length"][0] :] == 0).all()
     assert aux["partner"].squeeze(1).tolist() == [2010, 2011, -1, 2000, 2001]
     assert dataset.sizes("test") == 12 and (one_pass(dataset, "test")[0].target == 0).all()
+    (real_folder(release.parent / "data") / "questions-test_dev.h5").unlink()
     with pytest.raises(ConfigError, match="split test_dev: .* is missing"):
         dataset.sizes("test_dev")
 

@@ -47,7 +47,8 @@ def write_release(folder: Path) -> Path:
             for i in range(4)
             for k in range(3)
         ]
-        write_questions(folder, split, items)
+        for name in ("test", "test_dev") if split == "test" else (split,):
+            write_questions(folder, name, items)
     return folder
 
 
@@ -62,7 +63,7 @@ def write_questions(folder: Path, split: str, items: Sequence[tuple[Any, ...]]) 
     ]
     path = folder / f"v2_OpenEnded_mscoco_{name}_questions.json"
     path.write_text(json.dumps({"questions": questions}))
-    if split == "test":
+    if split not in ("train", "val"):
         return
     annotations = [
         {
