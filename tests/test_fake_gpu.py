@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from smoke_runs import EXPERIMENTS, ROOT
 
-
 # A step of each experiment, and of what a table changes about one beyond numbers.
 STEPS = [*EXPERIMENTS, "graphs_bio readout@encoder.readout=fspool"]
 
