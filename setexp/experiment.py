@@ -49,7 +49,7 @@ _AS_BEFORE: dict[str, dict[str, Any]] = {
         "milestones": [],
         "average_from": None,
     },
-    "evaluation": {"curves": [], "double": False},
+    "evaluation": {"curves": [], "double": False, "summaries": {}},
 }
 
 
