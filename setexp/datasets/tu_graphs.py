@@ -165,7 +165,7 @@ class TUDataset:
         return self._produce(parts) if parts else iter(())
 
     def _produce(self, parts: Sequence[np.ndarray]) -> Iterator[Batch]:
-        """Batches of the given graphs, laid out at once but for the features, which may be many; each
+        """Batches of the given graphs, laid out together but for features, which may be many; each
         ends in a segment of padding."""
         data, device, count = self._data, self._data["x"].device, len(self._host["nodes"])
         graphs = torch.from_numpy(np.concatenate([np.append(p, count) for p in parts])).to(device)
