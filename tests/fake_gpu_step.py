@@ -129,7 +129,7 @@ def steps(experiment: str, data_root: str) -> None:
     trained, evaluation = nodes["trainer"]["steps"] != 0, nodes["evaluation"]
     dataset = build(nodes["dataset"], "dataset")
     given = real_batch(dataset, "train", nodes["trainer"]["batch_size"])
-    judged = real_batch(dataset, next(iter(evaluation["final"])), 4)
+    judged = real_batch(dataset, next(iter(evaluation["final"]), "train"), 4)
 
     def task() -> nn.Module:
         return build(nodes["task"], "task")

@@ -77,12 +77,12 @@ class EncodedSet(nn.Module):
 
     def __init__(self, *, learned: bool) -> None:
         super().__init__()
-        self.learned = learned
+        self.differentiated = learned
 
     def forward(self, encoding: Encoding) -> Tensor:
         assert encoding.elements is not None, "the encoder must yield elements"
         rows = encoding.elements.x
-        return rows if self.learned else rows.detach()
+        return rows if self.differentiated else rows.detach()
 
 
 class GaussianSlots(nn.Module):
