@@ -13,6 +13,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 # The project need not be installed: this file lies one folder below it.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -33,7 +34,7 @@ from setexp.files import write_text
 _PART = 1000
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Do as the command line says; 0 = done and right, 1 = wrong answers, 2 = a mistake in it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -44,7 +45,7 @@ def main() -> int:
     write.add_argument("--seed", type=int, default=0, help="dataset.data_seed")
     check = commands.add_parser("check", help="answer the questions of a release")
     check.add_argument("folder", type=Path)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     try:
         if options.command == "check":
             return check_release(options.folder)
@@ -59,7 +60,8 @@ def write_release(folder: Path, counts: dict[str, int], seed: int) -> None:
     """Write both splits; the same scenes and questions that `dataset.source=procedural` has."""
     recipe = Recipe(min_objects=3, max_objects=MAX_OBJECTS, data_seed=seed)
     for split, pair in paths_in(folder).items():
-        scenes, questions = [], []
+        scenes: list[dict[str, Any]] = []
+        questions: list[dict[str, Any]] = []
         for start, stop in part_spans(counts[split], _PART):
             described, asked = draw(split, start, stop, recipe)
             scenes += described
