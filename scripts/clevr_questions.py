@@ -34,7 +34,7 @@ from setexp.files import write_text
 _PART = 1000
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Do as the command line says; 0 = done and right, 1 = wrong answers, 2 = a mistake in it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -45,7 +45,7 @@ def main() -> int:
     write.add_argument("--seed", type=int, default=0, help="dataset.data_seed")
     check = commands.add_parser("check", help="answer the questions of a release")
     check.add_argument("folder", type=Path)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     try:
         if options.command == "check":
             return check_release(options.folder)

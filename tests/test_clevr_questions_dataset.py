@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
-import subprocess
-import sys
+import re
 from pathlib import Path
 from typing import Any
 
@@ -252,20 +252,29 @@ def test_an_unknown_split_and_a_damaged_cache_are_refused(tmp_path: Path) -> Non
 # The script.
 
 
-def test_a_written_release_is_read_back_and_checked(tmp_path: Path) -> None:
-    script = [sys.executable, str(Path(__file__).parents[1] / "scripts/clevr_questions.py")]
+def test_a_written_release_is_read_back_and_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(__file__).parents[1] / "scripts/clevr_questions.py"
+    spec = importlib.util.spec_from_file_location("clevr_questions", path)
+    assert spec is not None and spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    monkeypatch.setattr(script, "MAX_OBJECTS", 4)
     folder = tmp_path / "CLEVR_v1.0"
-    sizes = ["--train", "2", "--val", "1"]
-    subprocess.run([*script, "write", str(folder), *sizes], check=True)
-    found = subprocess.run([*script, "check", str(folder)], capture_output=True, text=True)
-    assert found.returncode == 0
-    assert found.stdout.splitlines() == [
-        "train: 20 of 20 answers agree",
-        "val: 10 of 10 answers agree",
-    ]
+    assert script.main(["write", str(folder), "--train", "2", "--val", "1"]) == 0
+    capsys.readouterr()
+    assert script.main(["check", str(folder)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["train", "val"]
+    assert all(re.fullmatch(r"\w+: (\d+) of \1 answers agree", line) for line in lines)
     path = official_paths(tmp_path)["val"][1]
     content = json.loads(path.read_text())
     content["questions"][0]["answer"] = "mauve"
     path.write_text(json.dumps(content))
-    found = subprocess.run([*script, "check", str(folder)], capture_output=True, text=True)
-    assert found.returncode == 1 and "val: 9 of 10 answers agree" in found.stdout
+    assert script.main(["check", str(folder)]) == 1
+    wrong = re.search(r"val: (\d+) of (\d+) answers", capsys.readouterr().out)
+    assert wrong is not None and int(wrong[1]) == int(wrong[2]) - 1
+    path.unlink()
+    assert script.main(["check", str(folder)]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {path} cannot be read")

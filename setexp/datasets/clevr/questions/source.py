@@ -137,9 +137,9 @@ def parse_official(path: Path) -> list[dict[str, Any]]:
     Raises:
         ConfigError: it cannot be read or is none.
     """
-    name = "scenes" if "scenes" in path.stem else "questions"
+    name, text = "scenes" if "scenes" in path.stem else "questions", _read(path)
     try:
-        entries = json.loads(_read(path))[name]
+        entries = json.loads(text)[name]
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{path} is no CLEVR file of {name} ({type(error).__name__}: {error}); unpack it again"
