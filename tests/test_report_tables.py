@@ -24,6 +24,8 @@ RUNS = {
     "sslr/1": 2,
     "sslr/2": 2,
     "sslr/3": 4,
+    "thesis/3.1": 2,  # with and without the counting module
+    "thesis/3.2": 3,  # and with non-maximum suppression
     "thesis/3.6": 160,  # 2 models x 4 sweeps x 21 points, of which 4 are in two sweeps
     "thesis/4.1": 36,  # 3 models x 3 data sets x 4 numbers of tiles
     "thesis/4.2": 36,
@@ -98,7 +100,7 @@ def test_distinct_runs_of_all_tables():
     # numbering: Table 4 reads all runs of Table 2; random multisets
     properties = 12
     permutations = 36 + 60 + 8  # mosaics told their order and not, number sorting
-    counting, latent = 160, 2 + 2 + 4
+    counting, latent = 160 + 2 + 3, 2 + 2 + 4  # toy, VQA
     own = counting + permutations + thesis + latent
     assert len(runs) == own + 45 + 375 + properties
 
