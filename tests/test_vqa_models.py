@@ -21,7 +21,7 @@ from vqa_release import FEATURES, write_release
 from setexp.build import build
 from setexp.datasets.vqa.prepare import OFFICIAL
 from setexp.encoders.count_survivors import Candidates, CountSurvivors
-from setexp.encoders.question import QuestionGRU
+from setexp.encoders.question_gru import QuestionGRU
 from setexp.losses.soft_cross_entropy import SoftCrossEntropyLoss
 from setexp.metrics.question_accuracy import QuestionAccuracy, pairs
 from setexp.ops.attention import Fusion, glimpses
