@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from setexp.datasets.circles import Rules, draw, place
+from setexp.datasets.passes import batch_rows
 from setexp.errors import ConfigError
 from setexp.sets import Batch, SetBatch
 
@@ -96,13 +97,8 @@ class CircleImages:
     ) -> Iterator[Batch]:
         """One pass; see `setexp.datasets`."""
         circles, count = self.circles(split)
-        order = torch.arange(len(count), device=self.device)
-        if shuffle:
-            order = torch.randperm(len(count), generator=generator, device=self.device)
         slots = torch.arange(self.set_size, device=self.device)
-        end = len(count) - len(count) % batch_size if drop_last else len(count)
-        for at in range(start * batch_size, end, batch_size):
-            rows = order[at : min(at + batch_size, end)]
+        for rows in batch_rows(len(count), batch_size, generator, start, shuffle, drop_last):
             mask = (slots < count[rows].unsqueeze(-1)).float()
             target = SetBatch(circles[rows].float(), mask)
             picture = draw(target.x, mask, self.rules.image_size)

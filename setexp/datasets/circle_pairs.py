@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from setexp.datasets.circles import Rules, anywhere, draw, place, reach, touching
+from setexp.datasets.passes import batch_rows
 from setexp.errors import ConfigError
 from setexp.sets import Batch
 
@@ -98,12 +99,8 @@ class CirclePairs:
     ) -> Iterator[Batch]:
         """One pass; see `setexp.datasets`."""
         circles = self.circles(split)
-        order = torch.arange(len(circles), device=self.device)
-        if shuffle:
-            order = torch.randperm(len(circles), generator=generator, device=self.device)
-        end = len(circles) - len(circles) % batch_size if drop_last else len(circles)
-        for at in range(start * batch_size, end, batch_size):
-            some = circles[order[at : min(at + batch_size, end)]].float()
+        for rows in batch_rows(len(circles), batch_size, generator, start, shuffle, drop_last):
+            some = circles[rows].float()
             mask = some.new_ones(2 * len(some), _CIRCLES)
             pictures = draw(some.flatten(0, 1), mask, self.rules.image_size).unflatten(0, (-1, 2))
             way = (some[:, 0] - some[:, 1])[..., :2].square().sum((-2, -1))

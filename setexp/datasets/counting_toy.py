@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from setexp.datasets.passes import batch_spans
 from setexp.errors import ConfigError
 from setexp.ops.boxes import pairwise_iou
 from setexp.sets import Batch, SetBatch
@@ -82,11 +83,11 @@ class CountingToy:
         del shuffle
         count = self.sizes(split)
         seed = int(torch.randint(2**31, (), generator=generator, device=self.device))
-        end = count - count % batch_size if drop_last else count
         own = torch.Generator(self.device)
-        for at in range(start, -(-end // batch_size)):
+        spans = batch_spans(count, batch_size, start, drop_last)
+        for at, span in enumerate(spans, start):
             own.manual_seed(seed + at)  # of each batch, so that any can come first
-            yield self._draw(min(batch_size, end - at * batch_size), own)
+            yield self._draw(span.stop - span.start, own)
 
     def _draw(self, size: int, generator: torch.Generator) -> Batch:
         how: dict[str, Any] = {"generator": generator, "device": self.device}

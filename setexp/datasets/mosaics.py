@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from setexp.datasets.labelled_images import load_images
+from setexp.datasets.passes import batch_rows
 from setexp.datasets.pictures import Pictures, fits
 from setexp.errors import ConfigError
 from setexp.ops.tiles import cut
@@ -106,12 +107,7 @@ class Mosaics:
         """One pass; `shuffle` is the order of the images. See `setexp.datasets`."""
         count = self.sizes(split)
         seed = int(torch.randint(2**31, (), generator=generator, device=self.device))
-        if shuffle:
-            order = torch.randperm(count, generator=generator, device=self.device)
-        else:
-            order = torch.arange(count, device=self.device)
-        end = count - count % batch_size if drop_last else count
-        rows = list(order[start * batch_size : end].split(batch_size))
+        rows = batch_rows(count, batch_size, generator, start, shuffle, drop_last)
         labels = self._images[split][1].to(self.device)
         own = torch.Generator(self.device)
         for at, images in enumerate(self._of(split).batches(rows)):

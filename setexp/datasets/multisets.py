@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
+from setexp.datasets.passes import batch_rows
 from setexp.errors import ConfigError
 from setexp.sets import Batch, SetBatch
 
@@ -74,11 +75,7 @@ class Multisets:
         count, fixed = self.sizes(split), torch.Generator(self.device)
         fixed.manual_seed(self.seed + _SPLITS.index(split))
         x = torch.randn(count, *self.shape, generator=fixed, device=self.device)
-        if shuffle:
-            x = x[torch.randperm(count, generator=generator, device=self.device)]
-        mask = x.new_ones(x.shape[:-1])
-        end = count - count % batch_size if drop_last else count
-        for at in range(start * batch_size, end, batch_size):
-            rows = slice(at, min(at + batch_size, end))
-            sets = SetBatch(x[rows], mask[rows])
+        for rows in batch_rows(count, batch_size, generator, start, shuffle, drop_last):
+            some = x.index_select(0, rows)
+            sets = SetBatch(some, some.new_ones(some.shape[:-1]))
             yield Batch(input=sets, target=sets, aux={})

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from setexp.datasets.passes import batch_rows, batch_spans
 from setexp.errors import ConfigError
 from setexp.sets import Batch, SetBatch
 
@@ -94,17 +95,13 @@ class Numbering:
     ) -> Iterator[Batch]:
         """One pass over the fixed sets of a split; see `setexp.datasets`."""
         classes = self._draw(split)
-        count = len(classes)
-        if shuffle:
-            order = torch.randperm(count, generator=generator, device=self.device)
-            classes = classes.index_select(0, order)
+        parts = batch_rows(len(classes), batch_size, generator, start, shuffle, drop_last)
         key: Tensor | None = None
-        if self.augment and split == "train":
+        if self.augment and split == "train":  # of the pass's places, whatever set is there
             key = torch.rand(classes.shape, generator=generator, device=self.device)
-        end = count - count % batch_size if drop_last else count
-        for at in range(start * batch_size, end, batch_size):
-            rows = slice(at, min(at + batch_size, end))
-            yield self._batch(classes[rows], None if key is None else key[rows])
+        spans = batch_spans(len(classes), batch_size, start, drop_last)
+        for rows, places in zip(parts, spans, strict=True):
+            yield self._batch(classes.index_select(0, rows), None if key is None else key[places])
 
     def _draw(self, split: str) -> Tensor:
         """Classes of all sets of a split, int64 (count, N)."""

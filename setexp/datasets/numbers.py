@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
+from setexp.datasets.passes import batch_spans
 from setexp.errors import ConfigError
 from setexp.sets import Batch, SetBatch
 
@@ -80,10 +81,9 @@ class Numbers:
         dtype = torch.float32 if split == "train" else torch.float64
         low, high = self.intervals.get(split, (0.0, 1.0))
         own = torch.Generator(self.device)
-        end = count - count % batch_size if drop_last else count
-        for at in range(start * batch_size, end, batch_size):
-            own.manual_seed(seed + at)  # each batch by itself, so that any can come first
-            shape = (min(batch_size, end - at), self.set_size)
+        for span in batch_spans(count, batch_size, start, drop_last):
+            own.manual_seed(seed + span.start)  # each batch by itself, so that any can come first
+            shape = (span.stop - span.start, self.set_size)
             x = torch.rand(shape, generator=own, device=self.device, dtype=dtype)
             x = low + (high - low) * x
             ordered, order = x.sort(-1)

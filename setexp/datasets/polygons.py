@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from setexp.datasets.passes import batch_spans
 from setexp.errors import ConfigError
 from setexp.sets import Batch, SetBatch
 
@@ -69,8 +70,6 @@ class Polygons:
         order = key.argsort(-1).unsqueeze(-1).expand(-1, -1, 2)
         x = polygons(angle, self.set_size).gather(1, order)
         mask = x.new_ones(count, self.set_size)
-        end = count - count % batch_size if drop_last else count
-        for at in range(start * batch_size, end, batch_size):
-            rows = slice(at, min(at + batch_size, end))
+        for rows in batch_spans(count, batch_size, start, drop_last):
             sets = SetBatch(x[rows], mask[rows])
             yield Batch(input=sets, target=sets, aux={})

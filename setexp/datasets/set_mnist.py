@@ -14,6 +14,7 @@ from torch import Tensor
 
 from setexp.datasets.digits import SIDE
 from setexp.datasets.mnist_images import TEST_SIZE, load_mnist
+from setexp.datasets.passes import batch_rows
 from setexp.errors import ConfigError
 from setexp.sets import Batch, SetBatch
 
@@ -155,18 +156,12 @@ class SetMnist:
         drop_last: bool,
     ) -> Iterator[Batch]:
         """One pass; `shuffle` is the order of the sets, that of points is always random."""
-        count = self.sizes(split)
-        device = self._place.device
+        count, device = self.sizes(split), self._place.device
         seed = int(torch.randint(2**31, (), generator=generator, device=device))
-        if shuffle:
-            order = torch.randperm(count, generator=generator, device=device)
-        else:
-            order = torch.arange(count, device=device)
-        end = count - count % batch_size if drop_last else count
-        parts = order[:end].split(batch_size)[start:]
+        parts = batch_rows(count, batch_size, generator, start, shuffle, drop_last)
         return self._produce(split, parts, self._lengths(split, parts), seed + start)
 
-    def _lengths(self, split: str, parts: tuple[Tensor, ...]) -> list[int]:
+    def _lengths(self, split: str, parts: list[Tensor]) -> list[int]:
         """Padded size of each batch, read from the device at once."""
         if not self.ragged or not parts:
             return [self.set_size] * len(parts)
@@ -174,7 +169,7 @@ class SetMnist:
         return torch.stack([sizes.index_select(0, rows).amax() for rows in parts]).tolist()
 
     def _produce(
-        self, split: str, parts: tuple[Tensor, ...], lengths: list[int], seed: int
+        self, split: str, parts: list[Tensor], lengths: list[int], seed: int
     ) -> Iterator[Batch]:
         """Batches of the given sets; each has a random seed of its own, so any can come first."""
         pixels, labels = self._split(split)

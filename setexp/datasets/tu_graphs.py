@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from setexp.datasets.graph_families import Family, draw_graphs
+from setexp.datasets.passes import batch_spans
 from setexp.datasets.tu_files import REQUIRED, TUGraphs, read_tu, write_tu
 from setexp.errors import ConfigError
 from setexp.sets import Batch, GraphBatch
@@ -160,8 +161,7 @@ class TUDataset:
         if shuffle:
             order = torch.randperm(len(rows), generator=generator, device=generator.device)
             rows = rows[order.cpu().numpy()]
-        end = len(rows) - len(rows) % batch_size if drop_last else len(rows)
-        parts = [rows[i : min(i + batch_size, end)] for i in range(0, end, batch_size)][start:]
+        parts = [rows[span] for span in batch_spans(len(rows), batch_size, start, drop_last)]
         return self._produce(parts) if parts else iter(())
 
     def _produce(self, parts: Sequence[np.ndarray]) -> Iterator[Batch]:

@@ -16,6 +16,7 @@ from setexp.datasets.clevr.objects import BOX_DIM, MAX_OBJECTS, STATE_DIM
 from setexp.datasets.clevr.official import SPLITS, real_store_path
 from setexp.datasets.clevr.procedural import procedural_store, recipe_here
 from setexp.datasets.clevr.store import Store
+from setexp.datasets.passes import batch_rows
 from setexp.datasets.pictures import Pictures, fits
 from setexp.errors import ConfigError
 from setexp.sets import Batch, SetBatch
@@ -140,15 +141,8 @@ class ClevrSets:
         drop_last: bool = False,
     ) -> Iterator[Batch]:
         """One pass in an order drawn from `generator` at the call. See `setexp.datasets`."""
-        count = self.sizes(split)
-        if shuffle:
-            order = torch.randperm(count, generator=generator, device=generator.device)
-        else:
-            order = torch.arange(count, device=self.device)
-        end = count - count % batch_size if drop_last else count
-        rest = order[start * batch_size : end].to(self.device)
-        rows = list(torch.split(rest, batch_size)) if len(rest) else []
-        return self._split(split).batches(rows)
+        rows = batch_rows(self.sizes(split), batch_size, generator, start, shuffle, drop_last)
+        return self._split(split).batches([some.to(self.device) for some in rows])
 
     def _choose(self, source: str) -> str:
         paths = [real_store_path(self._root, self._image_size, split) for split in SPLITS]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from setexp.datasets.passes import batch_rows
 from setexp.datasets.pictures import fits
 from setexp.datasets.vqa.prepare import (
     LABELLED,
@@ -139,15 +140,8 @@ class VQA:
         drop_last: bool,
     ) -> Iterator[Batch]:
         """One pass in an order drawn from `generator` at the call. See `setexp.datasets`."""
-        count = self.sizes(split)
-        if shuffle:
-            order = torch.randperm(count, generator=generator, device=generator.device)
-        else:
-            order = torch.arange(count)
-        end = count - count % batch_size if drop_last else count
-        rest = order[start * batch_size : end]
-        rows = list(rest.to(self.device).split(batch_size)) if len(rest) else []
-        return self._split(split).batches(rows)
+        rows = batch_rows(self.sizes(split), batch_size, generator, start, shuffle, drop_last)
+        return self._split(split).batches([some.to(self.device) for some in rows])
 
     @property
     def _numbers(self) -> Vocabulary:

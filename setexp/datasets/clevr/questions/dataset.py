@@ -18,6 +18,7 @@ from setexp.datasets.clevr.questions.source import (
     procedural,
 )
 from setexp.datasets.clevr.questions.wording import vocabulary
+from setexp.datasets.passes import batch_rows
 from setexp.errors import ConfigError
 from setexp.sets import Batch, SetBatch
 
@@ -144,15 +145,10 @@ class ClevrQuestions:
         """One pass; `shuffle` is the order of questions, that of objects is always random."""
         count = self.sizes(split)
         seed = int(torch.randint(2**31, (), generator=generator, device=self.device))
-        if shuffle:
-            order = torch.randperm(count, generator=generator, device=self.device)
-        else:
-            order = torch.arange(count, device=self.device)
-        end = count - count % batch_size if drop_last else count
-        parts = order[:end].split(batch_size)[start:]
+        parts = batch_rows(count, batch_size, generator, start, shuffle, drop_last)
         return self._produce(self._split(split), parts, seed + start)
 
-    def _produce(self, split: _Split, parts: tuple[Tensor, ...], seed: int) -> Iterator[Batch]:
+    def _produce(self, split: _Split, parts: list[Tensor], seed: int) -> Iterator[Batch]:
         """Batches of the given questions; each has a random seed of its own."""
         lengths = [split.words.shape[1]] * len(parts)
         if self.ragged and parts:  # read from the device at once

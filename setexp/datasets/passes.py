@@ -1,0 +1,34 @@
+"""Which rows each batch of one pass has: what all datasets share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def batch_spans(count: int, batch_size: int, start: int, drop_last: bool) -> list[slice]:
+    """Consecutive rows of each batch, from the `start`-th batch on."""
+    end = count - count % batch_size if drop_last else count
+    begins = range(start * batch_size, end, batch_size)
+    return [slice(at, min(at + batch_size, end)) for at in begins]
+
+
+def batch_rows(
+    count: int,
+    batch_size: int,
+    generator: torch.Generator,
+    start: int,
+    shuffle: bool,
+    drop_last: bool,
+) -> list[Tensor]:
+    """Rows of each batch, int64 on the generator's device, from the `start`-th batch on.
+
+    They are in the order of the data, or in one that is drawn, whatever `start` is.
+    """
+    device = generator.device
+    if shuffle:
+        order = torch.randperm(count, generator=generator, device=device)
+    else:
+        order = torch.arange(count, device=device)
+    spans = batch_spans(count, batch_size, start, drop_last)
+    return [order[span] for span in spans]
