@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 def main() -> int:
     """Prepare what is there; 0 = done, 2 = the files or an argument is at fault."""
+    from setexp.datasets.array_store import Store
     from setexp.datasets.vqa.prepare import LEARNED, prepare, real_folder, vocabulary_path
-    from setexp.datasets.vqa.store import Store
     from setexp.errors import ConfigError
     from setexp.files import read_json
 

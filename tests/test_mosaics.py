@@ -48,7 +48,7 @@ def store(root: Path, name: str = "cifar10", side: int = 32) -> dict[str, np.nda
         s: rng.integers(0, 256, (6, 3, side, side), dtype=np.uint8) for s in ("train", "test")
     }
     items = {s: (6, iter([(image, i % 3) for i, image in enumerate(images[s])])) for s in images}
-    write_images(store_path(root, name), side, "random", items)
+    write_images(store_path(root, name), "random", items)
     return images
 
 
@@ -130,7 +130,7 @@ def test_a_killed_preparation_leaves_nothing(tmp_path: Path) -> None:
 
     path = store_path(tmp_path, "cifar10")
     with pytest.raises(KeyboardInterrupt):
-        write_images(path, 32, "half", {"train": (2, stops()), "test": (0, iter(()))})
+        write_images(path, "half", {"train": (2, stops()), "test": (0, iter(()))})
     assert list(path.parent.iterdir()) == []
 
 
@@ -200,7 +200,7 @@ def test_damaged_stores_are_refused(tmp_path: Path) -> None:
     store(tmp_path)
     path = store_path(tmp_path, "cifar10")
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(ConfigError, match="is not a store of images"):
+    with pytest.raises(ConfigError, match="is not a store"):
         read_images(path)
 
 

@@ -15,6 +15,7 @@ import torch
 from smoke_runs import ROOT
 from vqa_release import ASKED, FEATURES, SAID, images, write_release, write_table
 
+from setexp.datasets.array_store import Store
 from setexp.datasets.vqa import proposals as proposals_module
 from setexp.datasets.vqa.dataset import VQA
 from setexp.datasets.vqa.prepare import prepare, real_folder
@@ -23,7 +24,6 @@ from setexp.datasets.vqa.proposals import prepare_proposals
 from setexp.datasets.vqa.scenes import COLOURS, NOUNS, Recipe, draw_scenes
 from setexp.datasets.vqa.sentences import TEMPLATES, ask, people
 from setexp.datasets.vqa.split import partners
-from setexp.datasets.vqa.store import Store
 from setexp.datasets.vqa.text import normalise_answer, words_of
 from setexp.errors import ConfigError
 from setexp.sets import Batch
@@ -293,7 +293,7 @@ def test_a_store_of_another_version_is_refused(release: Path) -> None:
     with pytest.raises(ConfigError, match="has layout 0, this version reads 1; delete it"):
         make(root).sizes("val")
     path.write_bytes(b"none")
-    with pytest.raises(ConfigError, match="is not a VQA store"):
+    with pytest.raises(ConfigError, match="is not a store"):
         make(root).sizes("val")
 
 

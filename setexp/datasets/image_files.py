@@ -5,23 +5,20 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import zlib
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from setexp.datasets.array_store import Array, Store, write_store
 from setexp.errors import ConfigError
 
-LAYOUT = 1  # raise it when the meaning of a stored array changes
 SPLITS = ("train", "test")
 _BLOCK = 1000  # images written at a time
 
-Array = NDArray[Any]
 Items = dict[str, tuple[int, Iterator[tuple[Array, int]]]]
 """By split, the number of images and (image (3, side, side), label) of each."""
 
@@ -51,56 +48,33 @@ def read_images(path: Path) -> Images:
     Raises:
         ConfigError: it is not a store, or one of another version.
     """
-    import h5py
-
-    splits = {}
-    try:
-        with h5py.File(path, "r") as file:
-            layout, origin, checksum = (file.attrs[k] for k in ("layout", "origin", "checksum"))
-            for split in SPLITS:
-                images = file[f"{split}/images"]
-                mapped = np.memmap(
-                    path, np.uint8, mode="r", offset=images.id.get_offset(), shape=images.shape
-                )
-                splits[split] = Split(mapped, np.asarray(file[f"{split}/labels"]))
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise ConfigError(f"{path} is not a store of images ({error}); delete it") from error
-    if layout != LAYOUT:
-        raise ConfigError(f"{path} has layout {layout}, this version reads {LAYOUT}; delete it")
-    return Images(splits, f"{origin} {int(checksum):08x}")
+    store = Store(path)
+    splits = {
+        split: Split(store.mapped(f"{split}/images"), store.array(f"{split}/labels"))
+        for split in SPLITS
+    }
+    return Images(splits, f"{store.about['origin']} {store.digest}")
 
 
-def write_images(path: Path, side: int, origin: str, sources: Items) -> None:
-    """Write a store under a temporary name and rename it: whole or absent.
+def write_images(path: Path, origin: str, sources: Items) -> None:
+    """Write a store, whole or not at all.
 
     Args:
-        side: height and width of all images.
-        origin: what they were made from, in a few words.
+        origin: what the images were made from, in a few words.
         sources: see `Items`.
     """
-    import h5py
+    counts = {f"{s}/{name}": n for s, (n, _) in sources.items() for name in Split._fields}
+    write_store(path, _blocks(sources), counts, {"origin": origin})
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    checksum = 0
-    try:
-        with h5py.File(unfinished, "w") as file:
-            for split, (count, items) in sources.items():
-                shape = (count, 3, side, side)
-                images = file.create_dataset(f"{split}/images", shape, np.uint8)
-                labels = np.zeros(count, np.int64)
-                for start in range(0, count, _BLOCK):
-                    block = [next(items) for _ in range(min(_BLOCK, count - start))]
-                    rows = np.ascontiguousarray([image for image, _ in block])
-                    images[start : start + len(rows)] = rows
-                    labels[start : start + len(rows)] = [label for _, label in block]
-                    checksum = zlib.crc32(rows.data, checksum)
-                file[f"{split}/labels"] = labels
-                checksum = zlib.crc32(labels.data, checksum)
-            file.attrs.update({"layout": LAYOUT, "origin": origin, "checksum": checksum})
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+
+def _blocks(sources: Items) -> Iterator[dict[str, Array]]:
+    for split, (_, items) in sources.items():
+        while block := list(islice(items, _BLOCK)):
+            images, labels = zip(*block, strict=True)
+            yield {
+                f"{split}/images": np.ascontiguousarray(images),
+                f"{split}/labels": np.array(labels, np.int64),
+            }
 
 
 def cifar10(source: Path, side: int) -> Items:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from setexp.datasets.array_store import Store
 from setexp.datasets.passes import batch_rows
 from setexp.datasets.pictures import fits
 from setexp.datasets.vqa.prepare import (
@@ -22,7 +23,6 @@ from setexp.datasets.vqa.procedural import procedural, procedural_folder
 from setexp.datasets.vqa.rows import Proposals
 from setexp.datasets.vqa.scenes import Recipe
 from setexp.datasets.vqa.split import Split, joined, numbered
-from setexp.datasets.vqa.store import Store
 from setexp.datasets.vqa.vocabulary import Vocabulary, read_vocabulary
 from setexp.errors import ConfigError
 from setexp.sets import Batch

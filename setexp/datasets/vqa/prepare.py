@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from setexp.datasets.array_store import Store
 from setexp.datasets.vqa.proposals import PART_IMAGES, prepare_proposals
 from setexp.datasets.vqa.questions import QuestionFiles, prepare_questions
-from setexp.datasets.vqa.store import Store
 from setexp.datasets.vqa.vocabulary import prepare_vocabulary
 from setexp.errors import ConfigError
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from setexp.datasets.array_store import LAYOUT
 from setexp.datasets.clevr.store import sole_writer
 from setexp.datasets.vqa.prepare import OFFICIAL, prepare
 from setexp.datasets.vqa.proposals import Image, line_of
 from setexp.datasets.vqa.scenes import Recipe, draw_scenes, proposals
 from setexp.datasets.vqa.sentences import Asked, ask, people, texts
-from setexp.datasets.vqa.store import LAYOUT
 from setexp.files import read_json, write_json, write_text
 
 # Part of every key: raise it when files come out differently for the same recipe.

@@ -17,8 +17,8 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from setexp.datasets.array_store import LAYOUT, Array, Store, write_store
 from setexp.datasets.clevr.store import sole_writer
-from setexp.datasets.vqa.store import LAYOUT, Array, Store, write_store
 from setexp.errors import ConfigError
 
 MOST_BOXES = 100

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from setexp.datasets.vqa.store import Array, Store
+from setexp.datasets.array_store import Array, Store
 from setexp.sets import SetBatch
 
 

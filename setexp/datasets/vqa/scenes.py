@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from setexp.datasets.array_store import Array
 from setexp.datasets.vqa.proposals import Image
-from setexp.datasets.vqa.store import Array
 
 WIDTH, HEIGHT = 640, 480
 NOUNS = (

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from setexp.datasets.array_store import Array
 from setexp.datasets.vqa.questions import ANSWERS
 from setexp.datasets.vqa.scenes import COLOURS, DIGITS, NOUNS, Scenes
-from setexp.datasets.vqa.store import Array
 
 # Sentence, what it asks for, and whether it names a colour. "{one}" and "{many}" are the noun.
 TEMPLATES = (

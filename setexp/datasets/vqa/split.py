@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from setexp.datasets.array_store import Array, Store
 from setexp.datasets.vqa.questions import ANSWERS
 from setexp.datasets.vqa.rows import Proposals
-from setexp.datasets.vqa.store import Array, Store
 from setexp.datasets.vqa.vocabulary import Vocabulary, numbers_in
 from setexp.errors import ConfigError
 from setexp.sets import Batch

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from setexp.datasets.vqa.store import LAYOUT, Array, Store
+from setexp.datasets.array_store import LAYOUT, Array, Store
 from setexp.errors import ConfigError
 from setexp.files import read_json, write_text
 

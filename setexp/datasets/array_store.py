@@ -47,11 +47,10 @@ class Store:
                 self._sums: dict[str, int] = json.loads(file.attrs["sums"])
         except (OSError, KeyError, ValueError) as error:
             reason = str(error).splitlines()[0]
-            raise ConfigError(f"{path} is not a VQA store ({reason}); prepare it again") from error
+            raise ConfigError(f"{path} is not a store ({reason}); prepare it again") from error
         if layout != LAYOUT:
             raise ConfigError(
-                f"{path} has layout {layout}, this version reads {LAYOUT}; delete it and prepare it"
-                " again: python scripts/prepare_vqa.py"
+                f"{path} has layout {layout}, this version reads {LAYOUT}; delete it, prepare again"
             )
         self.digest = hashlib.sha256(json.dumps(self._sums).encode()).hexdigest()[:12]
 
