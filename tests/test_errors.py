@@ -72,7 +72,7 @@ def test_a_diverged_run_exits_with_code_1_and_one_line(
         (["experiment=nope"], "error: experiment=nope: unknown; choose one of clevr_dspn, "),
         (
             [POLYGONS, "decoder=nope"],
-            "error: decoder=nope: unknown; choose one of answers, bilstm, channels, ",
+            "error: decoder=nope: unknown; choose one of bilstm, channels, ",
         ),
         ([POLYGONS, "trainer.lr=abc"], "error: trainer.lr=abc: Value 'abc' of type 'str' could"),
         ([POLYGONS, "dataset.foo=1"], "error: dataset.foo: unknown key; dataset has _target_, "),
