@@ -1,4 +1,4 @@
-"""Experiments' seeds: folders, checks against earlier runs, training, records, pictures."""
+"""One experiment's seeds: folders, checks against earlier runs, models, records, pictures."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,12 @@ from torch import nn
 from setexp import pretrained
 from setexp.build import build
 from setexp.config import axes
-from setexp.crossval import Repeat, points
+from setexp.crossval import points
 from setexp.errors import ClaimedError, ConfigError, NonFiniteError
 from setexp.files import claim, read_json, write_json, write_text
 from setexp.provenance import provenance
 from setexp.report.records import axis_text, slug
+from setexp.science import differences, jsonable, science_of
 from setexp.training import checkpoint
 from setexp.training.evaluate import Evaluation
 from setexp.training.loop import Fit
@@ -32,25 +33,6 @@ from setexp.training.settings import Use
 from setexp.training.tracking import Tracker
 
 log = logging.getLogger(__name__)
-
-# Sections that determine a run's numbers; the rest is where and how.
-_SCIENCE = ("dataset", "encoder", "decoder", "loss", "task", "evaluation", "trainer")
-_NOT_SCIENCE = {
-    "dataset": ("root", "source"),
-    "trainer": ("until", "log_every", "checkpoint_seconds", "stack"),
-    "crossval": ("stack",),
-}
-# Settings that came later: with these values a run is what it was before.
-_AS_BEFORE: dict[str, dict[str, Any]] = {
-    "trainer": {
-        "drop_last": True,
-        "slice": None,
-        "lr_max": None,
-        "milestones": [],
-        "average_from": None,
-    },
-    "evaluation": {"curves": [], "double": False, "summaries": {}},
-}
 
 
 class Experiment:
@@ -116,14 +98,10 @@ class Experiment:
             raise ClaimedError(
                 f"{folder}: another process trains it; wait until that ends, or end it"
             )
-        science = {s: self._science(s) for s in _SCIENCE} | {"data": self.dataset.fingerprint}
-        if self.nodes["pretrained"]["use"] is not Use.none:
-            science["pretrained"] = self._science("pretrained")
-        if self.nodes["crossval"]["grid"]:
-            science["crossval"] = self._science("crossval")
+        science = science_of(self.nodes, self.dataset.fingerprint)
         before = read_json(folder / "science.json")
-        if before is not None and before != science:
-            changed = ", ".join(_differences(before, science, ""))
+        changed = "" if before is None else ", ".join(differences(before, science))
+        if changed:
             raise ConfigError(
                 f"{folder} holds a run of another config ({changed}); "
                 "restart=true discards it, paths.outputs=... keeps both"
@@ -131,14 +109,6 @@ class Experiment:
         if before is None:
             write_json(folder / "science.json", science)
             write_text(folder / "config.yaml", OmegaConf.to_yaml(self.config, resolve=True))
-
-    def _science(self, section: str) -> Any:
-        node = self.nodes[section]
-        if not isinstance(node, dict):
-            return node
-        skipped, before = _NOT_SCIENCE.get(section, ()), _AS_BEFORE.get(section, {})
-        kept = {k: v for k, v in node.items() if k not in skipped}
-        return _jsonable({k: v for k, v in kept.items() if k not in before or v != before[k]})
 
     def stacks(self) -> bool:
         """Whether several runs may share a process: their model is small enough, and can."""
@@ -152,7 +122,7 @@ class Experiment:
         """What runs must have in common to train as one stack: all but numbers of their data."""
         scalars = getattr(self.dataset, "scalars", ())
         dataset = {k: v for k, v in self.nodes["dataset"].items() if k not in scalars}
-        return json.dumps(_jsonable(self.nodes | {"dataset": dataset}), sort_keys=True)
+        return json.dumps(jsonable(self.nodes | {"dataset": dataset}), sort_keys=True)
 
     def step_of(self, seed: int) -> int:
         """Where a seed goes on."""
@@ -170,35 +140,6 @@ class Experiment:
         """Say what is going to be trained."""
         said = f"{self.command} seeds={list(seeds)} [{self.dataset.source} data, {self.device}]"
         print(said.replace(", ", ","))
-
-    def cross_validate(self, seed: int) -> list[str]:
-        """Train and record the cross-validation of one seed; how it diverged, if it did."""
-        folder, started = self.folder / f"seed-{seed}", time.monotonic()
-        self.announce([seed])
-        own = for_run(self.dataset, seed)
-        repeat = Repeat(self.config, own, self.evaluation, seed, folder, self.device)
-        tracker = self.tracker(seed, folder, None, 0)
-        write_json(folder / "status.json", {"status": "running"})
-        failure, cost, metrics, point = None, None, None, repeat.points[0]
-        with _early_end_noted([folder], [tracker]):
-            try:
-                cost = repeat.train()
-            except NonFiniteError as error:
-                failure = str(error)
-        cost = cost or {"steps": 0, "seconds": time.monotonic() - started, "stacked": 1}
-        if failure is None:
-            point, metrics = repeat.choose()
-            metrics |= self.dataset.statistics
-        with torch.device("meta"):
-            parameters = sum(p.numel() for p in point.task().parameters())
-        size = {
-            "epochs": point.trainer.epochs,
-            "steps": cost["steps"],
-            "parameters": parameters,
-        }
-        status = self._write(seed, metrics, failure, size, cost["seconds"], cost["stacked"])
-        tracker.finish({"metrics": metrics, "status": status})
-        return [] if failure is None else [failure]
 
     def task(self, seed: int) -> nn.Module:
         """A seed's model before its first step, or to be resumed."""
@@ -253,14 +194,14 @@ class Experiment:
             "parameters": sum(p.numel() for p in module.parameters()),
         }
         seconds = fit.seconds + time.monotonic() - started
-        status = self._write(seed, metrics, failure, size, seconds, fit.learner.count, status)
+        status = self.write(seed, metrics, failure, size, seconds, fit.learner.count, status)
         if task is not None:
             for path in draw(self.nodes["figures"], task, self.dataset, folder, seed, self.device):
                 tracker.picture(path.stem, path)
         tracker.finish({"metrics": metrics, "status": status})
         return [] if failure is None else [failure]
 
-    def _write(
+    def write(
         self,
         seed: int,
         metrics: dict[str, float] | None,
@@ -294,96 +235,6 @@ class Experiment:
         return str(record["status"])
 
 
-Member = tuple[Experiment, int]  # a seed of an experiment
-
-
-def train(experiments: Sequence[Experiment]) -> None:
-    """Train the seeds of some experiments that have no result yet.
-
-    Those at one step, of experiments that differ in numbers of their data alone, share a process.
-
-    Raises:
-        ConfigError: a seed's folder cannot be used.
-        NonFiniteError: some seeds diverged; the others are finished.
-    """
-    with ExitStack() as claims:
-        pending = [(one, seed) for one in experiments for seed in one.pending(claims)]
-        validated = [(one, seed) for one, seed in pending if one.nodes["crossval"]["grid"]]
-        failures = [f for one, seed in validated for f in one.cross_validate(seed)]
-        rest = [member for member in pending if member not in validated]
-        failures += [f for members in _groups(rest) for f in _fit(members)]
-    if failures:
-        raise NonFiniteError("\nerror: ".join(failures))
-
-
-def _groups(pending: Sequence[Member]) -> Iterator[list[Member]]:
-    """Those that train together."""
-    alike: dict[tuple[str, int], list[Member]] = {}
-    for one, seed in pending:
-        alike.setdefault((one.kind(), one.step_of(seed)), []).append((one, seed))
-    for members in alike.values():
-        if members[0][0].stacks():
-            yield members
-        else:
-            yield from ([member] for member in members)
-
-
-def _fit(members: list[Member]) -> list[str]:
-    """Train and record some seeds; how each that diverged did."""
-    experiments, seeds = zip(*members, strict=True)
-    folders = [one.folder / f"seed-{seed}" for one, seed in members]
-    for one in dict.fromkeys(experiments):
-        one.announce([seed for other, seed in members if other is one])
-    fit = Fit(
-        lambda index: experiments[index].task(seeds[index]),
-        [for_run(one.dataset, seed) for one, seed in members],
-        experiments[0].evaluation,
-        OmegaConf.to_object(experiments[0].config.trainer),  # type: ignore[arg-type]
-        seeds,
-        folders,
-        experiments[0].device,
-        lambda index, identity, step: experiments[index].tracker(
-            seeds[index], folders[index], identity, step
-        ),
-    )
-    for folder in folders:
-        write_json(folder / "status.json", {"status": "running"})
-    with _early_end_noted(folders, fit.trackers, lambda: {"step": fit.step, "steps": fit.total}):
-        try:
-            fit.train()
-        except NonFiniteError as error:
-            if len(members) == 1:
-                return experiments[0].record(fit, 0, str(error))
-        else:
-            if len(members) > 1:
-                print(f"{len(members)} runs trained as one stack in {fit.seconds:.1f} s")
-            return [f for i, one in enumerate(experiments) for f in one.record(fit, i, None)]
-    for tracker in fit.trackers:
-        tracker.finish({"status": "running"})
-    # each goes on alone, which changes nothing for those that are well
-    return [failure for member in members for failure in _fit([member])]
-
-
-@contextmanager
-def _early_end_noted(
-    folders: Sequence[Path],
-    trackers: Sequence[Tracker],
-    progress: Callable[[], dict[str, int]] = dict,
-) -> Iterator[None]:
-    """Where a signal or an error ends a run, the folders of seeds without a result say so."""
-    try:
-        yield
-    except BaseException as error:
-        ended = {"status": "failed", "why": str(error) or type(error).__name__}
-        if isinstance(error, SystemExit):
-            ended = {"status": "interrupted"}
-        for folder, tracker in zip(folders, trackers, strict=True):
-            if not (folder / "result.json").exists():
-                write_json(folder / "status.json", ended | progress())
-                tracker.finish(ended)
-        raise
-
-
 def draw(
     figures: dict[str, Any],
     task: nn.Module,
@@ -409,21 +260,3 @@ def _learned(task: nn.Module) -> dict[str, list[float]]:
         for module in task.modules()
         for name, values in getattr(module, "learned", dict)().items()
     }
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): _jsonable(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_jsonable(v) for v in value]
-    return getattr(value, "name", value)
-
-
-def _differences(a: Any, b: Any, path: str) -> list[str]:
-    if isinstance(a, dict) and isinstance(b, dict):
-        return [
-            d
-            for k in sorted(a.keys() | b.keys())
-            for d in _differences(a.get(k), b.get(k), f"{path}.{k}".lstrip("."))
-        ]
-    return [] if a == b else [f"{path}: {a} -> {b}"]

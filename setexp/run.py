@@ -19,10 +19,11 @@ from setexp import pretrained
 from setexp.build import build, check
 from setexp.config import compose_run, jobs, plain
 from setexp.errors import ClaimedError, ConfigError, NonFiniteError, listed
-from setexp.experiment import Experiment, draw, train
+from setexp.experiment import Experiment, draw
 from setexp.files import write_json
 from setexp.memory import keep_freed_memory
 from setexp.rules import broken_rules
+from setexp.together import train
 from setexp.training import checkpoint
 from setexp.training.evaluate import Evaluation, measure_final
 from setexp.training.randomness import for_run

@@ -30,11 +30,14 @@ ARROW = {
     "config": ("training", "report"),
     "pretrained": ("report", "training"),
     "crossval": ("build", "config", "report", "training"),
+    "science": ("training",),
     "experiment": (
-        *("build", "config", "crossval", "pretrained", "provenance", "report", "training"),
+        *("build", "config", "crossval", "pretrained", "provenance", "report", "science"),
+        "training",
     ),
+    "together": ("crossval", "experiment", "training"),
     "run": (
-        *("build", "config", "experiment", "memory", "pretrained", "report", "rules"),
+        *("build", "config", "experiment", "memory", "pretrained", "report", "rules", "together"),
         "training",
     ),
 }
@@ -108,7 +111,7 @@ def test_only_the_top_knows_hydra() -> None:
         for package in {name.split(".")[0] for name in imported(path)} & HYDRA:
             users[package].add(own_part(path))
     assert users["hydra"] == {"config", "run"}
-    assert users["omegaconf"] == {"config", "run", "build", "crossval", "experiment"}
+    assert users["omegaconf"] == {"config", "run", "build", "crossval", "experiment", "together"}
 
 
 def test_reports_import_neither_torch_nor_hydra() -> None:

@@ -1,0 +1,134 @@
+"""Which runs train together, and their training: seeds and points of a sweep as one stack."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import torch
+from omegaconf import OmegaConf
+
+from setexp.crossval import Repeat
+from setexp.errors import NonFiniteError
+from setexp.experiment import Experiment
+from setexp.files import write_json
+from setexp.training.loop import Fit
+from setexp.training.randomness import for_run
+from setexp.training.tracking import Tracker
+
+Member = tuple[Experiment, int]  # a seed of an experiment
+
+
+def train(experiments: Sequence[Experiment]) -> None:
+    """Train the seeds of some experiments that have no result yet.
+
+    Those at one step, of experiments that differ in numbers of their data alone, share a process.
+
+    Raises:
+        ConfigError: a seed's folder cannot be used.
+        NonFiniteError: some seeds diverged; the others are finished.
+    """
+    with ExitStack() as claims:
+        pending = [(one, seed) for one in experiments for seed in one.pending(claims)]
+        validated = [(one, seed) for one, seed in pending if one.nodes["crossval"]["grid"]]
+        failures = [f for one, seed in validated for f in _cross_validate(one, seed)]
+        rest = [member for member in pending if member not in validated]
+        failures += [f for members in _groups(rest) for f in _fit(members)]
+    if failures:
+        raise NonFiniteError("\nerror: ".join(failures))
+
+
+def _groups(pending: Sequence[Member]) -> Iterator[list[Member]]:
+    """Those that train together."""
+    alike: dict[tuple[str, int], list[Member]] = {}
+    for one, seed in pending:
+        alike.setdefault((one.kind(), one.step_of(seed)), []).append((one, seed))
+    for members in alike.values():
+        if members[0][0].stacks():
+            yield members
+        else:
+            yield from ([member] for member in members)
+
+
+def _fit(members: list[Member]) -> list[str]:
+    """Train and record some seeds; how each that diverged did."""
+    experiments, seeds = zip(*members, strict=True)
+    folders = [one.folder / f"seed-{seed}" for one, seed in members]
+    for one in dict.fromkeys(experiments):
+        one.announce([seed for other, seed in members if other is one])
+    fit = Fit(
+        lambda index: experiments[index].task(seeds[index]),
+        [for_run(one.dataset, seed) for one, seed in members],
+        experiments[0].evaluation,
+        OmegaConf.to_object(experiments[0].config.trainer),  # type: ignore[arg-type]
+        seeds,
+        folders,
+        experiments[0].device,
+        lambda index, identity, step: experiments[index].tracker(
+            seeds[index], folders[index], identity, step
+        ),
+    )
+    for folder in folders:
+        write_json(folder / "status.json", {"status": "running"})
+    with _early_end_noted(folders, fit.trackers, lambda: {"step": fit.step, "steps": fit.total}):
+        try:
+            fit.train()
+        except NonFiniteError as error:
+            if len(members) == 1:
+                return experiments[0].record(fit, 0, str(error))
+        else:
+            if len(members) > 1:
+                print(f"{len(members)} runs trained as one stack in {fit.seconds:.1f} s")
+            return [f for i, one in enumerate(experiments) for f in one.record(fit, i, None)]
+    for tracker in fit.trackers:
+        tracker.finish({"status": "running"})
+    # each goes on alone, which changes nothing for those that are well
+    return [failure for member in members for failure in _fit([member])]
+
+
+def _cross_validate(one: Experiment, seed: int) -> list[str]:
+    """Train and record the cross-validation of one seed; how it diverged, if it did."""
+    folder, started = one.folder / f"seed-{seed}", time.monotonic()
+    one.announce([seed])
+    own = for_run(one.dataset, seed)
+    repeat = Repeat(one.config, own, one.evaluation, seed, folder, one.device)
+    tracker = one.tracker(seed, folder, None, 0)
+    write_json(folder / "status.json", {"status": "running"})
+    failure, cost, metrics, point = None, None, None, repeat.points[0]
+    with _early_end_noted([folder], [tracker]):
+        try:
+            cost = repeat.train()
+        except NonFiniteError as error:
+            failure = str(error)
+    cost = cost or {"steps": 0, "seconds": time.monotonic() - started, "stacked": 1}
+    if failure is None:
+        point, metrics = repeat.choose()
+        metrics |= one.dataset.statistics
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in point.task().parameters())
+    size = {"epochs": point.trainer.epochs, "steps": cost["steps"], "parameters": parameters}
+    status = one.write(seed, metrics, failure, size, cost["seconds"], cost["stacked"])
+    tracker.finish({"metrics": metrics, "status": status})
+    return [] if failure is None else [failure]
+
+
+@contextmanager
+def _early_end_noted(
+    folders: Sequence[Path],
+    trackers: Sequence[Tracker],
+    progress: Callable[[], dict[str, int]] = dict,
+) -> Iterator[None]:
+    """Where a signal or an error ends a run, the folders of seeds without a result say so."""
+    try:
+        yield
+    except BaseException as error:
+        ended = {"status": "failed", "why": str(error) or type(error).__name__}
+        if isinstance(error, SystemExit):
+            ended = {"status": "interrupted"}
+        for folder, tracker in zip(folders, trackers, strict=True):
+            if not (folder / "result.json").exists():
+                write_json(folder / "status.json", ended | progress())
+                tracker.finish(ended)
+        raise

@@ -1,0 +1,29 @@
+"""What of a config determines a run's numbers."""
+
+from __future__ import annotations
+
+from smoke_runs import config
+
+from setexp.science import differences, science_of
+from setexp.training.settings import Precision
+
+
+def test_science_is_what_changes_numbers() -> None:
+    base = ["experiment=polygons_fspool"]
+    before = science_of(config(*base), "data")
+    assert before["data"] == "data" and "pretrained" not in before and "crossval" not in before
+    same = config(*base, "trainer.log_every=7", "trainer.stack=0", "paths.data=elsewhere")
+    assert differences(before, science_of(same, "data")) == []
+    other = config(*base, "trainer.lr=0.5", "trainer.precision=bf16")
+    found = differences(before, science_of(other, "more"))
+    precision = f"trainer.precision: {Precision.float32.name} -> {Precision.bf16.name}"
+    assert found == ["data: data -> more", "trainer.lr: 0.001 -> 0.5", precision]
+
+
+def test_runs_from_before_a_setting_go_on() -> None:
+    now = science_of(config("experiment=polygons_fspool"), "data")
+    assert "slice" not in now["trainer"] and "double" not in now["evaluation"]
+    noted = now | {"trainer": now["trainer"] | {"slice": None}}  # by a version that wrote it
+    assert differences(noted, now) == [] == differences(now, noted)
+    sliced = science_of(config("experiment=polygons_fspool", "trainer.slice=4"), "data")
+    assert differences(now, sliced) == ["trainer.slice: None -> 4"]
