@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cases import CASES, Case, Contender
+from cases import CASES
+from contenders import Case, Contender
 
 from setexp.config import register
 from setexp.files import write_json

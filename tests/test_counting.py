@@ -6,10 +6,10 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
-import reference
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from reference.counting import Counter, Counting
 from smoke_runs import config
 from torch import Tensor
 from torch.testing import assert_close
@@ -100,7 +100,7 @@ def test_parts(golden: Golden) -> None:
 @given(seed=seeds, n=st.integers(1, 7))
 def test_equals_the_plain_module(seed: int, n: int) -> None:
     torch.manual_seed(seed)
-    mine, plain = bent(n), reference.Counting(n)
+    mine, plain = bent(n), Counting(n)
     plain.load_state_dict({f"f.{k}.weight": w for k, w in enumerate(mine.weight.detach())})
     boxes, attention = squares(3, n), torch.rand(3, n, requires_grad=True)
     found, expected = mine(boxes, attention), plain(boxes, attention)
@@ -114,7 +114,7 @@ def test_equals_the_plain_module(seed: int, n: int) -> None:
 
 def test_the_trained_task_equals_the_plain_one() -> None:
     task = build(config("experiment=counting_toy")["task"], "task").to(torch.float64)
-    plain = reference.Counter(10)
+    plain = Counter(10)
     linear = task.decoder.mlp[0]
     assert torch.equal(linear.weight, torch.eye(11))
     plain.linear.load_state_dict(linear.state_dict())

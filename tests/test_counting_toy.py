@@ -6,10 +6,10 @@ import doctest
 from typing import Any
 
 import pytest
-import reference
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from reference import counting
 from smoke_runs import ROOT, config, read, train
 from torch import Tensor
 from torch.testing import assert_close
@@ -63,14 +63,14 @@ def test_a_score_is_the_largest_overlap_with_a_true_box(side: float, seed: int) 
     data = toy(side=side, noise=0.0, train_size=20)
     (batch,) = one_pass(data, 20, seed)
     for x, count in zip(batch.input.x, batch.aux["label"].tolist(), strict=True):
-        overlap = reference.box_iou(x[None, :, :4])[0]
+        overlap = counting.box_iou(x[None, :, :4])[0]
         expected = overlap[:, :count].amax(1) if count else torch.zeros(10)
         assert_close(x[:, 4], expected)
         assert torch.equal(x[:count, 4], torch.ones(count))
 
 
 def test_the_plain_dataset_draws_the_same() -> None:
-    for boxes, weight, count in reference.Squares(10, 0.4, 0.0, 30):
+    for boxes, weight, count in counting.Squares(10, 0.4, 0.0, 30):
         assert_close(weight, scores(boxes.unsqueeze(0), count.unsqueeze(0))[0])
 
 

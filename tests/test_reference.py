@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-import reference
 import torch
+from reference import descent, permutation, sets
 from smoke_runs import config
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -47,7 +47,7 @@ def in_parts(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
     return choose
 
 
-def sets(d: int = 2, least: int = 1) -> SetBatch:
+def padded(d: int = 2, least: int = 1) -> SetBatch:
     """Random padded sets of `least` to N elements."""
     size = torch.arange(B) % (N - least + 1) + least
     mask = (torch.arange(N) < size[:, None]).to(torch.float64)
@@ -86,9 +86,9 @@ def fspool(masked: bool, relaxed: bool) -> FSPool:
 @pytest.mark.parametrize("relaxed", [False, True], ids=["hard", "relaxed"])
 def test_fspool(relaxed: bool, masked: bool, parts: bool, in_parts: Callable[[bool], None]) -> None:
     in_parts(parts)
-    mine, plain = fspool(masked, relaxed), reference.FSPool(C, 20, masked, relaxed)
+    mine, plain = fspool(masked, relaxed), sets.FSPool(C, 20, masked, relaxed)
     parameters, theirs = load(plain, mine)
-    mask = sets().mask
+    mask = padded().mask
     x = torch.randn(B, N, C, requires_grad=True)  # padding holds anything
     found, order = mine(x, mask)
     expected, matrices = plain(x, mask)
@@ -108,11 +108,11 @@ def test_fspool(relaxed: bool, masked: bool, parts: bool, in_parts: Callable[[bo
 def test_neural_sort_of_features_far_apart(parts: bool, in_parts: Callable[[bool], None]) -> None:
     """Most of the permutation is lost in rounding; nothing of it may be missed."""
     in_parts(parts)
-    s = sets(C, least=2)
+    s = padded(C, least=2)
     x = (s.x * 30).requires_grad_()
     weights = torch.randn(C, N) * s.mask.unsqueeze(1)
     order = sorting.relaxed_order(x.mT, s.mask.unsqueeze(1))
-    matrices = reference.neural_sort(x.mT, s.mask)
+    matrices = sets.neural_sort(x.mT, s.mask)
     expected = (matrices.mT @ weights.unsqueeze(-1)).squeeze(-1)
     alike(order.to_elements(weights), expected, [x], [x])
 
@@ -129,24 +129,24 @@ def test_losses(distance: str, cost: str) -> None:
     x, y = torch.randn(B, N, 2, requires_grad=True), torch.randn(B, N, 2, requires_grad=True)
     one, other = (SetBatch(s, s.new_ones(B, N)) for s in (x, y))
     found = mine(SetBatch(one.x.unsqueeze(0), one.mask.unsqueeze(0)), other)
-    expected = getattr(reference, distance)(x, y, getattr(reference, cost))
+    expected = getattr(sets, distance)(x, y, getattr(sets, cost))
     alike(found, expected, [x, y], [x, y])
 
 
 SMALL = ["hidden=5", f"latent={L}", f"dataset.set_size={N}"]
 
 
-def network(mask_channel: bool = False) -> reference.Encoder:
+def network(mask_channel: bool = False) -> sets.Encoder:
     """The set encoder of the auto-encoders of polygons, whose pooling is relaxed."""
-    pooling = reference.FSPool(5, 20, False, True)
-    return reference.Encoder(reference.Elements([2, 5, 5]), pooling, [5, 5, L], mask_channel)
+    pooling = sets.FSPool(5, 20, False, True)
+    return sets.Encoder(sets.Elements([2, 5, 5]), pooling, [5, 5, L], mask_channel)
 
 
 @pytest.mark.parametrize(
     ("experiment", "decoder"),
     [
-        ("polygons_fspool", lambda: reference.FSUnpool(L, [5, 5], [5, 2], 20, False)),
-        ("polygons_mlp_chamfer", lambda: reference.MLPDecoder(L, [5, 5], N, 2)),
+        ("polygons_fspool", lambda: sets.FSUnpool(L, [5, 5], [5, 2], 20, False)),
+        ("polygons_mlp_chamfer", lambda: sets.MLPDecoder(L, [5, 5], N, 2)),
     ],
 )
 @PATHS
@@ -158,7 +158,7 @@ def test_decoders(
 ) -> None:
     in_parts(parts)
     task = build(config(f"experiment={experiment}", *SMALL)["task"], "task")
-    plain = reference.Task(network(), decoder(), reference.direct, reference.squared)
+    plain = sets.Task(network(), decoder(), sets.direct, sets.squared)
     parameters, theirs = load(plain.decoder, task.decoder)
     load(plain.encoder, task.encoder)
     s = SetBatch(torch.randn(B, N, 2), torch.ones(B, N))
@@ -168,17 +168,15 @@ def test_decoders(
     alike(found, expected, parameters, theirs)
 
 
-def pairs() -> reference.Encoder:
+def pairs() -> sets.Encoder:
     """The inverted set encoder of scenes: a relation network."""
-    return reference.Encoder(
-        reference.Pairs([19, 5, 5]), reference.FSPool(5, 20, False, False), (), True, True
-    )
+    return sets.Encoder(sets.Pairs([19, 5, 5]), sets.FSPool(5, 20, False, False), (), True, True)
 
 
-def elements() -> reference.Encoder:
+def elements() -> sets.Encoder:
     """The set encoder of digits."""
-    return reference.Encoder(
-        reference.Elements([3, 5, 5, L]), reference.FSPool(L, 20, False, False), (), True, True
+    return sets.Encoder(
+        sets.Elements([3, 5, 5, L]), sets.FSPool(L, 20, False, False), (), True, True
     )
 
 
@@ -204,32 +202,32 @@ class PlainVectors(nn.Module):
         return z, None
 
 
-TASKS: dict[str, Callable[[], reference.Task]] = {
-    "polygons_fspool": lambda: reference.Task(
+TASKS: dict[str, Callable[[], sets.Task]] = {
+    "polygons_fspool": lambda: sets.Task(
         network(),
-        reference.FSUnpool(L, [5, 5], [5, 2], 20, False),
-        reference.direct,
-        reference.squared,
+        sets.FSUnpool(L, [5, 5], [5, 2], 20, False),
+        sets.direct,
+        sets.squared,
     ),
-    "polygons_mlp_chamfer": lambda: reference.Task(
-        network(), reference.MLPDecoder(L, [5, 5], N, 2), reference.chamfer, reference.squared
+    "polygons_mlp_chamfer": lambda: sets.Task(
+        network(), sets.MLPDecoder(L, [5, 5], N, 2), sets.chamfer, sets.squared
     ),
-    "polygons_mlp_hungarian": lambda: reference.Task(
-        network(), reference.MLPDecoder(L, [5, 5], N, 2), reference.hungarian, reference.squared
+    "polygons_mlp_hungarian": lambda: sets.Task(
+        network(), sets.MLPDecoder(L, [5, 5], N, 2), sets.hungarian, sets.squared
     ),
-    "dspn_mnist": lambda: reference.Task(
+    "dspn_mnist": lambda: sets.Task(
         elements(),
-        reference.DSPN(N, 2, 3, 800.0),
-        reference.chamfer,
-        reference.huber,
+        descent.DSPN(N, 2, 3, 800.0),
+        sets.chamfer,
+        sets.huber,
         all_steps=True,
         mask_channel=True,
     ),
-    "dspn_clevr_state": lambda: reference.Task(
+    "dspn_clevr_state": lambda: sets.Task(
         PlainVectors(),
-        reference.DSPN(N, 18, 3, 800.0, pairs()),
-        reference.hungarian,
-        reference.huber,
+        descent.DSPN(N, 18, 3, 800.0, pairs()),
+        sets.hungarian,
+        sets.huber,
         mask_channel=True,
         representation=0.1,
     ),
@@ -250,7 +248,7 @@ def test_tasks(experiment: str, parts: bool, in_parts: Callable[[bool], None]) -
         task.encoder = Vectors()
     parameters, theirs = load(plain, task)
     target = (
-        sets(18 if images else 2) if steps else SetBatch(torch.randn(B, N, 2), torch.ones(B, N))
+        padded(18 if images else 2) if steps else SetBatch(torch.randn(B, N, 2), torch.ones(B, N))
     )
     given = torch.randn(B, 5) if images else target
     found = task(Batch(given, target, {})).loss.mean()
@@ -264,8 +262,8 @@ def test_permutation_optimisation(shape: list[int]) -> None:
         elements=nn.Identity(), cost=cost, initial=None, shape=shape, steps=4, rounds=4,
         masked=False,
     )  # fmt: skip
-    plain_cost = reference.PairCost(C, 7, len(shape))
-    plain = reference.Permutation(nn.Identity(), plain_cost, shape, 4, 4)
+    plain_cost = permutation.PairCost(C, 7, len(shape))
+    plain = permutation.Permutation(nn.Identity(), plain_cost, shape, 4, 4)
     parameters, others = load(plain, mine)
     x = torch.randn(B, N, C)
     found = mine(SetBatch(x, torch.ones(B, N))).mT @ x
@@ -274,6 +272,6 @@ def test_permutation_optimisation(shape: list[int]) -> None:
 
 def test_tiles_of_the_reference() -> None:
     images = torch.randint(256, (1, 1, 28, 28), dtype=torch.uint8)
-    shuffled, ordered = reference.Puzzles(images, 4, 0.1, 0.3)[0]
+    shuffled, ordered = permutation.Puzzles(images, 4, 0.1, 0.3)[0]
     assert_close(ordered, (cut(images.float() / 255, 4)[0] - 0.1) / 0.3)
     assert_close(shuffled.sort(0).values, ordered.sort(0).values)

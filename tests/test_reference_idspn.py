@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import reference
 import torch
+from reference import descent, sets
 from smoke_runs import config
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -40,20 +40,20 @@ def gradients(module: nn.Module, loss: Tensor) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("steps", [1, 4])
 def test_random_multisets(steps: int) -> None:
-    def network() -> reference.Encoder:
-        return reference.Encoder(reference.Elements([2, 6, 5]), reference.SortPool(5, 3))
+    def network() -> sets.Encoder:
+        return sets.Encoder(sets.Elements([2, 6, 5]), sets.SortPool(5, 3))
 
-    decoder = reference.IDSPN(network(), reference.LearnedRows(3, 2), steps, regulariser=0.1)
-    plain = reference.Task(network(), decoder, reference.hungarian, reference.huber)
+    decoder = descent.IDSPN(network(), descent.LearnedRows(3, 2), steps, regulariser=0.1)
+    plain = sets.Task(network(), decoder, sets.hungarian, sets.huber)
     sizes = ["dataset.set_size=3", "dataset.element_dim=2", "dataset.train_size=4"]
     assert_alike("multisets_idspn", [*sizes, f"decoder.steps={steps}"], plain, classes=0)
 
 
 def test_numbering() -> None:
-    def network(d: int) -> reference.Encoder:
-        return reference.Encoder(reference.Elements([d, 6, 5]), reference.SortPool(5, 7))
+    def network(d: int) -> sets.Encoder:
+        return sets.Encoder(sets.Elements([d, 6, 5]), sets.SortPool(5, 7))
 
-    decoder = reference.IDSPN(network(11), reference.NoiseRows(7, 7), 4, clip=0.5, simplex=True)
-    plain = reference.Numbering(network(4), decoder)
+    decoder = descent.IDSPN(network(11), descent.NoiseRows(7, 7), 4, clip=0.5, simplex=True)
+    plain = descent.Numbering(network(4), decoder)
     sizes = ["dataset.set_size=7", "dataset.train_size=4", "decoder.steps=4"]
     assert_alike("numbering_idspn", [*sizes, "decoder.descent.clip=0.5"], plain, classes=4)

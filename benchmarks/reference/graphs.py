@@ -8,9 +8,9 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
-import reference
 import torch
 import torch.nn.functional as F
+from reference import sets
 from torch import Tensor, nn
 
 
@@ -26,7 +26,7 @@ class Network(nn.Module):
             parts = [nn.Linear(inner, outer), nn.ReLU(), nn.BatchNorm1d(outer)]
             parts += [nn.Linear(outer, outer), nn.ReLU(), nn.BatchNorm1d(outer)]
             self.layers.append(GINConv(nn.Sequential(*parts), eps=inner))
-        self.pools = nn.ModuleList(reference.FSPool(width, 5, True, False) for _ in range(5))
+        self.pools = nn.ModuleList(sets.FSPool(width, 5, True, False) for _ in range(5))
         self.head = nn.Sequential(nn.BatchNorm1d(5 * width), nn.Linear(5 * width, width), nn.ReLU(),
                                   nn.Dropout(0.0), nn.Linear(width, classes))  # fmt: skip
 

@@ -1,0 +1,1 @@
+"""What a first implementation of the documents' equations would look like."""
