@@ -127,6 +127,12 @@ def test_folds(shared: bool, tmp_path: Path) -> None:
     assert data.sizes("val+test") == data.sizes("val") + data.sizes("test")
 
 
+def test_no_fold_of_a_repeat_is_one_of_another(tmp_path: Path) -> None:
+    data = dataset(tmp_path, "dataset.graphs=43")
+    rows = [data.for_run(s).fold(k)._rows["test"] for s in range(10) for k in range(10)]
+    assert len({tuple(sorted(tested)) for tested in rows}) == 100
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
