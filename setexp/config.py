@@ -257,4 +257,26 @@ def plain(node: Any) -> Any:
     try:
         return OmegaConf.to_container(node, resolve=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{_one_line(error)}; these parts do not fit together") from None
+        unknown = _unknown_entry(error)
+        raise ConfigError(
+            unknown or f"{_one_line(error)}; these parts do not fit together"
+        ) from None
+
+
+def _unknown_entry(error: OmegaConfBaseException) -> str | None:
+    """Which value of a part is no entry of the part's own table that another value is read from."""
+    missing = re.search(r"Interpolation key '([^']+)' not found", str(error))
+    part = error.parent_node
+    if missing is None or not isinstance(part, DictConfig):
+        return None
+    table, name = part, ""
+    for name in missing[1].split("."):
+        if not isinstance(table, DictConfig) or name not in table:
+            break
+        table = table[name]
+    keys = [str(key) for key in part]
+    said = [k for k in keys if not OmegaConf.is_interpolation(part, k) and part[k] == name]
+    if not said or table is part or not isinstance(table, DictConfig):
+        return None
+    section = str(error.full_key).rpartition(".")[0]
+    return f"{section}.{said[0]}={name}: choose one of {', '.join(map(str, table))}"

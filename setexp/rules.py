@@ -30,6 +30,7 @@ def broken_rules(nodes: dict[str, Any]) -> list[str]:
     if not nodes.get("task"):
         return ["experiment=none: choose one, experiment=NAME; the names are in configs/experiment"]
     return [
+        *_unused(nodes),
         *_widths(nodes),
         *_pooling(nodes),
         *_unpooling(nodes),
@@ -40,6 +41,16 @@ def broken_rules(nodes: dict[str, Any]) -> list[str]:
         *_trainer(nodes),
         *_cross_validation(nodes),
         *_process(nodes),
+    ]
+
+
+def _unused(nodes: dict[str, Any]) -> list[str]:
+    task = nodes["task"]
+    return [
+        f"{part}={nodes[part].get('_target_', nodes[part])}: {task['_target_']} has no {part}; "
+        "leave it out"
+        for part in ("encoder", "decoder", "loss")
+        if nodes.get(part) and part not in task
     ]
 
 

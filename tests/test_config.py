@@ -187,6 +187,10 @@ def test_a_constructors_refusal_is_a_config_error() -> None:
 RULES = [
     ([], "experiment=none: choose one"),
     (
+        ["experiment=sorting", "decoder=mlp"],
+        "decoder=setexp.decoders.mlp.MLPDecoder: setexp.tasks.permute.Permute has no decoder",
+    ),
+    (
         ["experiment=dspn_mnist_mlp", "decoder.set_size=7"],
         "decoder.set_size=7: the data has dataset.set_size=342",
     ),
@@ -261,6 +265,13 @@ RULES = [
 def test_rules(overrides: list[str], expected: str) -> None:
     (mistake,) = broken(*overrides)
     assert expected in mistake and "\n" not in mistake
+
+
+def test_a_name_that_a_part_does_not_know() -> None:
+    with pytest.raises(ConfigError, match="^dataset.name=NCI2: choose one of MUTAG, PTC_MR, "):
+        config("experiment=graphs_bio", "dataset.name=NCI2")
+    with pytest.raises(ConfigError, match="sets.MUTAG.degrees.*; these parts do not fit together$"):
+        config("experiment=graphs_social", "dataset.name=MUTAG")
 
 
 def test_the_best_needs_the_enum_not_its_name() -> None:
