@@ -317,6 +317,10 @@ def test_stores_that_do_not_belong_together_are_refused(release: Path) -> None:
     ("changes", "message"),
     [
         ({"words": 14}, "dataset.words=14: the questions have 14 words; give at least 15"),
+        (
+            {"classes": 8},
+            "dataset.classes=8: people gave 7 different answers; give at most so many",
+        ),
         ({"features": 9}, "dataset.features=9: those of .* have 3"),
         ({"set_size": 12}, "dataset.set_size=12: .* has images of 13 proposals"),
         ({"source": "fake"}, "dataset.source=fake: choose one of"),

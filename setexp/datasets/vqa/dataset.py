@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -40,7 +40,7 @@ class VQA:
         set_size: N; images have up to 100 proposals, fewer are padded with zeros.
         features: D of a proposal.
         words: the largest number of a word plus 1, at least the vocabulary's size plus 1.
-        classes: so many of the most frequent answers.
+        classes: so many of the most frequent answers, at most all of them.
         objects, duplicates, distractors, train_images, val_images, test_images, data_seed: of
             procedural scenes; see `Recipe`.
 
@@ -117,6 +117,11 @@ class VQA:
     def answers(self) -> list[str]:
         return self._numbers.answers[: self.classes]
 
+    def question(self, numbers: Sequence[int]) -> str:
+        """A question's words by their numbers, "_" for one that has none."""
+        words = self._numbers.words
+        return " ".join(words[number - 1] if number else "_" for number in numbers)
+
     def to(self, device: torch.device) -> VQA:
         """Deliver batches on this device from now on."""
         if torch.device(device) != self.device:
@@ -153,6 +158,11 @@ class VQA:
                 raise ConfigError(
                     f"dataset.words={self._words}: the questions have {len(numbers.words)} words;"
                     f" give at least {len(numbers.words) + 1}"
+                )
+            if len(numbers.answers) < self.classes:
+                raise ConfigError(
+                    f"dataset.classes={self.classes}: people gave {len(numbers.answers)} different"
+                    " answers; give at most so many"
                 )
             self._vocabulary = numbers
         return self._vocabulary
