@@ -14,9 +14,9 @@ from setexp.datasets.array_store import LAYOUT, Array, Store, as_text, write_sto
 from setexp.datasets.clevr.store import sole_writer
 from setexp.datasets.vqa.text import is_counting, normalise_answer, words_of
 from setexp.errors import ConfigError
+from setexp.ops.votes import PEOPLE
 
 KINDS = ("yes/no", "number", "other")
-ANSWERS = 10  # of each question
 
 
 class QuestionFiles(NamedTuple):
@@ -82,7 +82,7 @@ def _questions(
         )
     words, word = _numbered([words_of(item["question"]) for item in asked])
     answers: list[str] = []
-    answer, kind = np.full((len(ids), ANSWERS), -1, np.int32), np.full(len(ids), -1)
+    answer, kind = np.full((len(ids), PEOPLE), -1, np.int32), np.full(len(ids), -1)
     if files.annotations is not None:
         given = _annotations(files.annotations, contents[1], ids)
         answers, answer = _numbered(
@@ -131,10 +131,10 @@ def _annotations(path: Path, content: bytes | None, ids: Array) -> list[dict[str
             + "; both files must be of one split and release"
         )
     for item in items:
-        if len(item["answers"]) != ANSWERS or item["answer_type"] not in KINDS:
+        if len(item["answers"]) != PEOPLE or item["answer_type"] not in KINDS:
             raise ConfigError(
                 f"{path}: question {item['question_id']} has {len(item['answers'])} answers of type"
-                f" {item['answer_type']}; there must be {ANSWERS}, of {', '.join(KINDS)}"
+                f" {item['answer_type']}; there must be {PEOPLE}, of {', '.join(KINDS)}"
             )
     return [by_id[i] for i in ids.tolist()]
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from setexp.datasets.array_store import Array, Store
-from setexp.datasets.vqa.questions import ANSWERS
 from setexp.datasets.vqa.rows import Proposals
 from setexp.datasets.vqa.vocabulary import Vocabulary, numbers_in
 from setexp.errors import ConfigError
+from setexp.ops.votes import PEOPLE
 from setexp.sets import Batch
 
 Arrays = dict[str, Array]
@@ -114,4 +114,4 @@ class Split:
             # one class more, for answers that have none
             votes = given.x.new_zeros(len(some), self._classes + 1)
             votes.scatter_add_(1, answer, torch.ones_like(answer, dtype=votes.dtype))
-            yield Batch(given, votes[:, :-1] / ANSWERS, aux)
+            yield Batch(given, votes[:, :-1] / PEOPLE, aux)
