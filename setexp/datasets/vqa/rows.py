@@ -12,6 +12,8 @@ from torch import Tensor
 from setexp.datasets.array_store import Array, Store
 from setexp.sets import SetBatch
 
+_COPY_ROWS = 65_536  # proposals on their way to a device at a time
+
 
 class Proposals:
     """Features and boxes of the images of a store.
@@ -32,9 +34,11 @@ class Proposals:
         self._start = self._count.cumsum() - self._count
         self._resident: Tensor | None = None
         if resident:
-            rows = self._read(np.arange(len(self._boxes)))
-            nothing = rows.new_zeros(1, rows.shape[1])  # what padding points at
-            self._resident = torch.cat([rows, nothing]).to(device)
+            size = len(self._boxes), self._features.shape[1] + 4
+            self._resident = torch.zeros(size[0] + 1, size[1], device=device)  # the last: padding
+            for start in range(0, size[0], _COPY_ROWS):
+                some = self._read(slice(start, start + _COPY_ROWS))
+                self._resident[start : start + len(some)] = some.to(device)
 
     def batches(self, images: list[Array]) -> Iterator[SetBatch]:
         """Sets of each list of images, places in the store; the file is read one batch ahead."""
@@ -70,6 +74,6 @@ class Proposals:
         pin = self._device.type == "cuda"
         return (x.pin_memory(), mask.pin_memory()) if pin else (x, mask)
 
-    def _read(self, rows: Array) -> Tensor:
+    def _read(self, rows: Array | slice) -> Tensor:
         both = np.concatenate([self._features[rows], self._boxes[rows]], axis=1, dtype=np.float32)
         return torch.from_numpy(both)
