@@ -55,8 +55,10 @@ def prepare(
         Paths of all stores, proposals first.
 
     Raises:
-        ConfigError: a file is missing, damaged, or belongs to others.
+        ConfigError: a file is missing, damaged, or belongs to others; or part_images is below 1.
     """
+    if part_images < 1:
+        raise ConfigError(f"part_images={part_images}: at least 1")
     files = {split: official_files(source, split) for split in OFFICIAL}
     wanted = [s for s in OFFICIAL if s in LABELLED or files[s].questions.exists()]
     tables = {kind: _tables(source, kind) for kind in {IMAGES[split] for split in wanted}}

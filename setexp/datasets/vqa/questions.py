@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from setexp.datasets.array_store import LAYOUT, Array, Store, as_text, write_store
+from setexp.datasets.array_store import LAYOUT, Array, Store, as_text, kept, write_store
 from setexp.datasets.clevr.store import sole_writer
 from setexp.datasets.vqa.text import is_counting, normalise_answer, words_of
 from setexp.errors import ConfigError
@@ -47,10 +47,8 @@ def prepare_questions(path: Path, files: QuestionFiles, images: Store) -> Store:
         text.update(b"-" if content is None else hashlib.sha256(content).digest())
     key = text.hexdigest()[:12]
     with sole_writer(path):
-        if path.exists():
-            store = Store(path)
-            if store.about["key"] == key:
-                return store
+        if store := kept(path, key):
+            return store
         arrays = _questions(files, contents, images)
         counts = {name: len(rows) for name, rows in arrays.items()}
         return write_store(path, [arrays], counts, {"key": key, "images": images.digest})
