@@ -282,6 +282,29 @@ def test_the_script_prepares_and_verifies(
     assert "is damaged in features" in capsys.readouterr().err
 
 
+def another_layout(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        file.attrs["layout"] = 0
+
+
+@pytest.mark.parametrize("spoil", [lambda p: p.write_bytes(b"none"), another_layout], ids=str)
+def test_preparing_again_mends_what_cannot_be_read(release: Path, spoil: Any) -> None:
+    """ "Prepare it again" is what every complaint about a file says."""
+    folder = real_folder(prepared(release))
+    paths = sorted(folder.glob("*.*"))
+    before = {path: path.read_bytes() for path in paths}
+    for path in paths:
+        spoil(path) if path.suffix == ".h5" else path.write_text('["a", 1')
+        prepare(release, folder)
+        assert {p: p.read_bytes() for p in paths} == before
+    vocabulary = folder / "vocabulary-train.json"
+    vocabulary.write_text("[1]")
+    with pytest.raises(ConfigError, match="is missing or no vocabulary"):
+        make(folder.parents[1]).sizes("val")
+    with pytest.raises(ConfigError, match="part_images=0: at least 1"):
+        prepare(release, folder, part_images=0)
+
+
 # Stores to batches
 
 
@@ -290,7 +313,7 @@ def test_a_store_of_another_version_is_refused(release: Path) -> None:
     path = real_folder(root) / "questions-val.h5"
     with h5py.File(path, "r+") as file:
         file.attrs["layout"] = 0
-    with pytest.raises(ConfigError, match="has layout 0, this version reads 1; delete it"):
+    with pytest.raises(ConfigError, match="has layout 0, this version reads 1; prepare it"):
         make(root).sizes("val")
     path.write_bytes(b"none")
     with pytest.raises(ConfigError, match="is not a store"):
@@ -342,6 +365,12 @@ def test_other_arguments_are_refused(tmp_path: Path) -> None:
         make(tmp_path, set_size=11)
     with pytest.raises(ConfigError, match="dataset.objects=0: at least 1"):
         make(tmp_path, objects=0)
+    with pytest.raises(ConfigError, match="dataset.distractors=-1: at least 0"):
+        make(tmp_path, distractors=-1)
+    with pytest.raises(ConfigError, match="dataset.data_seed=-1: at least 0"):
+        make(tmp_path, data_seed=-1)
+    with pytest.raises(ConfigError, match="dataset.classes=0: at least 1"):
+        make(tmp_path, classes=0)
 
 
 def test_batches_of_the_release(release: Path) -> None:
@@ -376,6 +405,15 @@ def test_what_is_learned_is_a_choice(release: Path) -> None:
     assert few.vocabulary != one.vocabulary == both.vocabulary
 
 
+def test_the_fingerprint_is_of_the_proposals_too(release: Path) -> None:
+    """The same questions about features in half precision are other data."""
+    root = prepared(release)
+    before = make(root).fingerprint
+    assert make(root).fingerprint == before
+    prepare(release, real_folder(root), dtype="float16")
+    assert make(root).fingerprint != before
+
+
 def test_a_pass_is_a_function_of_its_generator(scenes: Path) -> None:
     dataset = make(scenes.parents[1], features=4)
     how = {"shuffle": True, "drop_last": True}
@@ -389,6 +427,7 @@ def test_a_pass_is_a_function_of_its_generator(scenes: Path) -> None:
 def test_batches_are_the_same_from_memory_and_from_the_file(
     scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("setexp.datasets.vqa.rows._COPY_ROWS", 7)
     passes = []
     for resident in (True, False):
         monkeypatch.setattr("setexp.datasets.vqa.dataset.fits", lambda *_, r=resident: r)

@@ -80,6 +80,9 @@ class VQA:
             raise ConfigError(f"dataset.source={source}: choose one of {', '.join(_SOURCES)}")
         if learned not in LEARNED:
             raise ConfigError(f"dataset.learned={learned}: choose one of {', '.join(LEARNED)}")
+        for name, value in (("set_size", set_size), ("features", features), ("classes", classes)):
+            if value < 1:
+                raise ConfigError(f"dataset.{name}={value}: at least 1")
         self._root, self._real = Path(root).expanduser(), real_folder(Path(root).expanduser())
         self.learned, self.set_size = learned, set_size
         self._words, self.classes, self._features = words, classes, features
@@ -103,7 +106,9 @@ class VQA:
     def fingerprint(self) -> str:
         """Short hash of what determines batches; procedural scenes need not be drawn for it."""
         if self.source == "real":
-            content = [Store(questions_path(self._real, s)).digest for s in LABELLED]
+            paths = [images_path(self._real, "train")]
+            paths += [questions_path(self._real, split) for split in LABELLED]
+            content = [Store(path).digest for path in paths]
         else:
             content = [procedural_folder(self._root, self._recipe, self._images).name]
         text = " ".join(map(str, (self.learned, self.set_size, self.classes, *content)))
@@ -173,10 +178,12 @@ class VQA:
         return procedural(self._root, self._recipe, self._images)
 
     def _check_recipe(self) -> None:
-        sizes = {**self._recipe._asdict(), **{f"{k}_images": n for k, n in self._images.items()}}
+        sizes = self._recipe._asdict() | {f"{k}_images": n for k, n in self._images.items()}
+        sizes["data_seed"] = sizes.pop("seed")
         for name, value in sizes.items():
-            if value < (0 if name in ("seed", "distractors") else 1):
-                raise ConfigError(f"dataset.{name}={value}: at least 1")
+            least = 0 if name in ("data_seed", "distractors") else 1
+            if value < least:
+                raise ConfigError(f"dataset.{name}={value}: at least {least}")
         if self._recipe.most_boxes > self.set_size:
             raise ConfigError(
                 f"dataset.set_size={self.set_size}: scenes have up to {self._recipe.most_boxes}"
