@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections import Counter
 from pathlib import Path
@@ -12,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from smoke_runs import ROOT
+from smoke_runs import ROOT, script
 from vqa_release import ASKED, FEATURES, SAID, images, write_release, write_table
 
 from setexp.datasets.array_store import Store
@@ -60,16 +59,6 @@ def prepared(release: Path) -> Path:
     root = release.parent / "data"
     prepare(release, real_folder(root))
     return root
-
-
-def script(monkeypatch: pytest.MonkeyPatch, name: str, *arguments: str) -> int:
-    """Run a script of the project in this process; its exit code."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr("sys.argv", [name, *arguments])
-    return module.main()
 
 
 # Text
