@@ -185,7 +185,7 @@ def edit(folder: Path, name: str, change: Any) -> None:
     path.write_text(json.dumps(content))
 
 
-NINE = "mscoco_val2014_annotations"
+SAID_OF_VAL, ASKED_OF_VAL = "mscoco_val2014_annotations", "OpenEnded_mscoco_val2014_questions"
 GUARDS: dict[str, tuple[Any, str]] = {
     "cut off": (truncate, "val.tsv: line 4 is cut off"),
     "fields": (cut_fields, "val.tsv: line 4 is cut off; download or copy the file again (4 of 6"),
@@ -213,22 +213,39 @@ GUARDS: dict[str, tuple[Any, str]] = {
         "val2014_questions.json: 3 of 12 questions are about images without proposals",
     ),
     "annotations": (
-        lambda f: edit(f, NINE, lambda c: c["annotations"].pop(2)),
+        lambda f: edit(f, SAID_OF_VAL, lambda c: c["annotations"].pop(2)),
         "has 11 annotations of 12 questions, none of question 2002",
     ),
     "answers": (
-        lambda f: edit(f, NINE, lambda c: c["annotations"][0]["answers"].pop()),
+        lambda f: edit(f, SAID_OF_VAL, lambda c: c["annotations"][0]["answers"].pop()),
         "question 2000 has 9 answers of type number; there must be 10",
+    ),
+    "no text": (
+        lambda f: edit(
+            f, SAID_OF_VAL, lambda c: c["annotations"][0]["answers"][0].update(answer=3)
+        ),
+        "question 2000 has 9 answers of type number; there must be 10",
+    ),
+    "no number": (
+        lambda f: edit(f, ASKED_OF_VAL, lambda c: c["questions"][3].update(image_id="x")),
+        "questions.json is no official file of questions (no questions, or one without question_id",
+    ),
+    "twice asked": (
+        lambda f: edit(f, ASKED_OF_VAL, lambda c: c["questions"][3].update(question_id=2000)),
+        "val2014_questions.json has a question_id twice; download it again",
     ),
     "pairs": (
         lambda f: edit(f, "mscoco_val2014_complementary_pairs", lambda c: c.append([1, 2])),
         "names questions that are not in its split",
     ),
     "no JSON": (
-        lambda f: (f / f"v2_{NINE}.json").write_text('{"annotations": [{}'),
+        lambda f: (f / f"v2_{SAID_OF_VAL}.json").write_text('{"annotations": [{}'),
         "is no official file of annotations",
     ),
-    "no annotations": (lambda f: (f / f"v2_{NINE}.json").unlink(), "annotations.json is missing"),
+    "no annotations": (
+        lambda f: (f / f"v2_{SAID_OF_VAL}.json").unlink(),
+        "annotations.json is missing",
+    ),
     "no pairs": (
         lambda f: (f / "v2_mscoco_val2014_complementary_pairs.json").unlink(),
         "it comes with the official annotations",

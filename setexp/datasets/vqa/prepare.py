@@ -103,7 +103,9 @@ def official_files(source: Path, split: str) -> QuestionFiles:
 def _tables(source: Path, kind: str) -> list[Path]:
     """TSV files of train and val images, or of test images; large ones come in numbered pieces."""
     found = sorted(
-        p for p in source.rglob("*.tsv*") if p.suffix == ".tsv" or p.suffix[1:].isdigit()
+        p
+        for p in source.rglob("*.tsv*")
+        if (p.suffix == ".tsv" or p.suffix[1:].isdigit()) and p.is_file()
     )
     chosen = [p for p in found if p.name.startswith("test2015") == (kind == "test2015")]
     if not chosen:
