@@ -45,7 +45,7 @@ def batch(size: int = 4, n: int = 20) -> Batch:
     mask = (torch.arange(n) < torch.randint(10, n + 1, (size, 1))).float()
     length = torch.arange(size) % 4 + 2
     word = torch.randint(1, 64, (size, 6)) * (torch.arange(6) < length.unsqueeze(1))
-    target = torch.rand(size, 10)
+    target = torch.rand(size, 20)
     about = {name: torch.zeros(size, dtype=torch.int64) for name in ("question_id", "kind")}
     aux = {"word": word, "length": length, **about, "counting": about["kind"]}
     aux["partner"] = torch.full((size, 1), -1)

@@ -40,13 +40,13 @@ class VQA:
         set_size: N; images have up to 100 proposals, fewer are padded with zeros.
         features: D of a proposal.
         words: the largest number of a word plus 1, at least the vocabulary's size plus 1.
-        classes: so many of the most frequent answers, at most all of them.
+        classes: so many of the most frequent answers.
         objects, duplicates, distractors, train_images, val_images, test_images, data_seed: of
             procedural scenes; see `Recipe`.
 
     Attributes:
         vocabulary: short hash of the numbers that words and answers have.
-        answers: texts of the answers, the place of each being its number.
+        answers: texts of the classes' answers; "" of classes that no answer has.
 
     Splits: train, val, test, test_dev. Questions of train without any of these answers are left
     out. Batches: input x (B, N, D + 4), features and a box in pixels; target (B, C), the share of
@@ -120,7 +120,8 @@ class VQA:
 
     @property
     def answers(self) -> list[str]:
-        return self._numbers.answers[: self.classes]
+        texts = self._numbers.answers[: self.classes]
+        return texts + [""] * (self.classes - len(texts))
 
     def question(self, numbers: Sequence[int]) -> str:
         """A question's words by their numbers, "_" for one that has none."""
@@ -163,11 +164,6 @@ class VQA:
                 raise ConfigError(
                     f"dataset.words={self._words}: the questions have {len(numbers.words)} words;"
                     f" give at least {len(numbers.words) + 1}"
-                )
-            if len(numbers.answers) < self.classes:
-                raise ConfigError(
-                    f"dataset.classes={self.classes}: people gave {len(numbers.answers)} different"
-                    " answers; give at most so many"
                 )
             self._vocabulary = numbers
         return self._vocabulary
