@@ -375,6 +375,15 @@ def test_other_arguments_are_refused(tmp_path: Path) -> None:
         make(tmp_path, classes=0)
 
 
+def test_half_a_release_is_not_taken_for_none(release: Path) -> None:
+    root = prepared(release)
+    (real_folder(root) / "vocabulary-train.json").unlink()
+    assert make(root, learned="trainval").source == "real"
+    with pytest.raises(ConfigError, match=r"dataset.source=auto: .*real is prepared in part; run"):
+        make(root)
+    assert make(root, source="procedural").source == "procedural"
+
+
 def test_batches_of_the_release(release: Path) -> None:
     dataset = make(prepared(release))
     assert dataset.source == "real" and dataset.sizes("train") == 12

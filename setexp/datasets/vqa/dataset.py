@@ -92,6 +92,11 @@ class VQA:
                 f"dataset.source=real, but {self._real} is not prepared; make it with: python"
                 f" scripts/prepare_vqa.py --source FOLDER --root {root}"
             )
+        if source == "auto" and self._real.exists() and not prepared:
+            raise ConfigError(
+                f"dataset.source=auto: {self._real} is prepared in part; run scripts/prepare_vqa.py"
+                " again, or set dataset.source=procedural"
+            )
         self.source = "real" if prepared and source != "procedural" else "procedural"
         self._recipe = Recipe(features, objects, duplicates, distractors, data_seed)
         self._images = {"train": train_images, "val": val_images, "test": test_images}
