@@ -74,15 +74,21 @@ def official(root: Path) -> tuple[dict[str, QuestionArrays], list[str], str]:
     folder = root / "clevr" / f"questions-real-{key}"
     known = folder / "vocabulary.json"
     if not known.exists():
-        parsed = {path: parse_official(path) for path in files}
-        texts = (question["question"] for question in parsed[paths["train"][1]])
-        words = sorted({word for text in texts for word in words_of(text)})
-        for split, (scenes, questions) in paths.items():
-            arrays = read_questions(parsed[scenes], parsed[questions], words, where=str(questions))
-            _save(folder / f"{split}.npz", arrays)
-        write_bytes(known, json.dumps(words).encode())
+        with sole_writer(known):
+            if not known.exists():  # another process may have finished meanwhile
+                _keep_official(paths, folder, known)
     arrays_of = {split: _load(folder / f"{split}.npz") for split in SPLITS}
     return arrays_of, json.loads(known.read_text()), key
+
+
+def _keep_official(paths: dict[str, tuple[Path, Path]], folder: Path, known: Path) -> None:
+    parsed = {path: parse_official(path) for pair in paths.values() for path in pair}
+    texts = (question["question"] for question in parsed[paths["train"][1]])
+    words = sorted({word for text in texts for word in words_of(text)})
+    for split, (scenes, questions) in paths.items():
+        arrays = read_questions(parsed[scenes], parsed[questions], words, where=str(questions))
+        _save(folder / f"{split}.npz", arrays)
+    write_bytes(known, json.dumps(words).encode())  # last: what says that all of it is there
 
 
 def procedural(root: Path, split: str, count: int, recipe: Recipe) -> QuestionArrays:
