@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from setexp.datasets.clevr.questions.program import execute
 from setexp.datasets.clevr.questions.source import (
+    PART,
     SPLITS,
     Recipe,
     draw,
@@ -30,8 +31,6 @@ from setexp.datasets.clevr.scenes import MAX_OBJECTS
 from setexp.datasets.clevr.store import part_spans
 from setexp.errors import ConfigError
 from setexp.files import write_text
-
-_PART = 1000
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -62,7 +61,7 @@ def write_release(folder: Path, counts: dict[str, int], seed: int) -> None:
     for split, pair in paths_in(folder).items():
         scenes: list[dict[str, Any]] = []
         questions: list[dict[str, Any]] = []
-        for start, stop in part_spans(counts[split], _PART):
+        for start, stop in part_spans(counts[split], PART):
             described, asked = draw(split, start, stop, recipe)
             scenes += described
             questions += [{**q, "question_index": len(questions) + i} for i, q in enumerate(asked)]

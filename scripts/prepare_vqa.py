@@ -22,6 +22,7 @@ def main() -> int:
     """Prepare what is there; 0 = done, 2 = the files or an argument is at fault."""
     from setexp.datasets.array_store import Store
     from setexp.datasets.vqa.prepare import LEARNED, prepare, real_folder, vocabulary_path
+    from setexp.datasets.vqa.proposals import PART_IMAGES
     from setexp.errors import ConfigError
     from setexp.files import read_json
 
@@ -29,7 +30,7 @@ def main() -> int:
     parser.add_argument("--source", type=Path, required=True, help="folder of the official files")
     parser.add_argument("--root", type=Path, default=Path("data"), help="the project's data folder")
     parser.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="stored")
-    parser.add_argument("--part-images", type=int, default=500, help="the unit of resuming")
+    parser.add_argument("--part-images", type=int, default=PART_IMAGES, help="the unit of resuming")
     parser.add_argument("--verify", action="store_true", help="re-read stores that exist already")
     options = parser.parse_args()
     folder = real_folder(options.root)

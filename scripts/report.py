@@ -25,6 +25,7 @@ from setexp.files import write_text  # noqa: E402
 from setexp.report import bar_picture, curve_picture, render, results_page, significance  # noqa: E402
 from setexp.report.bars import load_chart  # noqa: E402
 from setexp.report.blocks import Block, blocks  # noqa: E402
+from setexp.report.curves import fullest  # noqa: E402
 from setexp.report.papers import PrintedTable, load_figure, load_printed  # noqa: E402
 from setexp.report.part import part, printed_part  # noqa: E402
 from setexp.report.progress import progress  # noqa: E402
@@ -134,12 +135,19 @@ def _status(options: argparse.Namespace) -> None:
 def _figure(options: argparse.Namespace) -> None:
     spec = load_figure(options.figure)
     table, printed = load_table(spec["table"], points=options.points), load_printed(spec["table"])
-    found = blocks(table, read_records(options.results, options.outputs), load_tables())
+    records, known = read_records(options.results, options.outputs), load_tables()
+    found = blocks(table, records, known)
     block = next((b for b in found if b.scale == options.scale and not b.extra), None)
     said = [] if block is None else render.description(block)[:2]
     path = options.to or options.outputs / "figures" / f"{config_name(options.figure)}.png"
     if "kind" in spec:
-        curve_picture.draw(options.figure, spec, printed, block, " ".join(said), path)
+        over = None
+        if "over" in spec:  # the fullest protocol that there is, whatever the scale of the rest
+            name, row = spec["over"]["table"], spec["over"]["row"]
+            over = fullest(blocks(load_table(name), records, known), row, spec["functions"][0])
+            black = [] if over is None else render.description(over)[:1]
+            said += [f"Black, {row} of {load_printed(name).source}: {line}" for line in black]
+        curve_picture.draw(options.figure, spec, printed, block, " ".join(said), path, over)
     else:
         _bars(options, printed, block, said, path)
     print(f"picture: {path}")

@@ -24,13 +24,15 @@ def submission(folder: Path, split: str, root: Path | None, device: str) -> list
         folder: of one seed's run. root: of the data; None for where the run found it.
 
     Raises:
-        ConfigError: it is no such run, or its vocabulary is not the data's.
+        ConfigError: it is no such run, or not finished, or its vocabulary is not the data's.
     """
     import torch
     from omegaconf import OmegaConf
 
     from setexp.build import build
     from setexp.errors import ConfigError
+    from setexp.files import read_json
+    from setexp.run import device_of
     from setexp.training import checkpoint
 
     try:
@@ -39,8 +41,13 @@ def submission(folder: Path, split: str, root: Path | None, device: str) -> list
         raise ConfigError(f"{folder} holds no run (no config.yaml); name a seed's folder") from None
     if not nodes["name"].startswith("vqa_"):
         raise ConfigError(f"{folder} is a run of {nodes['name']}; name one of an experiment vqa_*")
+    if (read_json(folder / "result.json") or {}).get("status") != "done":
+        raise ConfigError(
+            f"{folder}: its run is not finished; the run's command takes it to its end"
+        )
     changes = {} if root is None else {"root": str(root)}
-    dataset = build({**nodes["dataset"], **changes}, "dataset").to(torch.device(device))
+    dataset = build({**nodes["dataset"], **changes}, "dataset").to(device_of(device))
+    answers = dataset.answers
     state = checkpoint.load(folder / "checkpoint.pt", device)
     checkpoint.check_vocabulary(folder / "checkpoint.pt", state, dataset)
     task = build(nodes["task"], "task").to(device).eval()
@@ -52,7 +59,7 @@ def submission(folder: Path, split: str, root: Path | None, device: str) -> list
         for batch in passes:
             stats = task(batch).stats
             rows = zip(stats["question_id"].tolist(), stats["answer"].tolist(), strict=True)
-            found += [{"question_id": key, "answer": dataset.answers[place]} for key, place in rows]
+            found += [{"question_id": key, "answer": answers[place]} for key, place in rows]
     return found
 
 

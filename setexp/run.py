@@ -131,7 +131,7 @@ def _experiment(config: DictConfig, overrides: list[str]) -> Experiment | None:
         build(nodes["task"], "task")
     if config.threads:
         torch.set_num_threads(config.threads)
-    device = _device(config.device)
+    device = device_of(config.device)
     if device.type == "cpu":
         keep_freed_memory()
     dataset = build(nodes["dataset"], "dataset").to(device)
@@ -145,7 +145,12 @@ def _experiment(config: DictConfig, overrides: list[str]) -> Experiment | None:
     return Experiment(config, nodes, overrides, dataset, evaluation, device)
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
+    """The device a command names.
+
+    Raises:
+        ConfigError: there is none of that name here.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -65,6 +66,16 @@ def perform(*overrides: str) -> None:
     """Run a command's overrides in this process."""
     arguments = quote_paths(list(overrides))
     execute(compose_run(arguments), arguments)
+
+
+def script(monkeypatch: pytest.MonkeyPatch, name: str, *arguments: str) -> int:
+    """Run a script of the project in this process; its exit code."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr("sys.argv", [name, *arguments])
+    return module.main()
 
 
 def only(outputs: Path, experiment: str = "*") -> Path:

@@ -161,6 +161,14 @@ def test_what_determines_the_data_is_in_the_fingerprint(root: Path, tmp_path: Pa
     assert len(set(prints)) == len(prints)
 
 
+def test_files_of_another_version_are_read_anew(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = dataset(root).fingerprint
+    monkeypatch.setattr(source, "VERSION", source.VERSION + 1)
+    assert dataset(root).fingerprint != before
+
+
 def test_parts_join_to_the_whole() -> None:
     scenes, questions = draw("train", 0, 4, RECIPE)
     whole = read_questions(scenes, questions, vocabulary())
@@ -211,6 +219,15 @@ def test_a_release_that_does_not_fit_together_is_refused(root: Path, tmp_path: P
         release(question="How mauve is it?")
     )
     folder = release()
+    path = official_paths(folder)["val"][0]
+    content = json.loads(path.read_text())
+    content["scenes"][1]["objects"][0]["color"] = "mauve"
+    path.write_text(json.dumps(content))
+    assert "their scene file has scenes that are not CLEVR's (ValueError" in complaint(folder)
+    del content["scenes"][1]["objects"]
+    path.write_text(json.dumps(content))
+    assert "not CLEVR's (KeyError: 'objects'); unpack it again" in complaint(folder)
+    folder = release()
     path = official_paths(folder)["val"][1]
     path.write_text(path.read_text()[:-20])
     assert f"{path} is no CLEVR file of questions" in complaint(folder)
@@ -244,9 +261,12 @@ def test_an_unknown_split_and_a_damaged_cache_are_refused(tmp_path: Path) -> Non
     data = dataset(tmp_path, source="procedural")
     with pytest.raises(ConfigError, match="split val: CLEVR questions have train, test"):
         data.sizes("val")
-    for path in tmp_path.rglob("train-*.npz"):
-        path.write_bytes(path.read_bytes()[:100])
-    assert "is damaged" in complaint(tmp_path, source="procedural")
+    (path,) = tmp_path.rglob("train-*.npz")
+    content = path.read_bytes()
+    middle = content[60:70], bytes(10)
+    for damaged in (content[:100], content.replace(*middle, 1)):  # cut off; zlib notices
+        path.write_bytes(damaged)
+        assert f"{path} is damaged" in complaint(tmp_path, source="procedural")
 
 
 # The script.

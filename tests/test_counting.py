@@ -135,6 +135,30 @@ def test_the_order_of_the_proposals_does_not_matter(seed: int) -> None:
     assert_close(module(boxes[:, order], attention[:, order]), module(boxes, attention), **EXACT)
 
 
+@given(seed=seeds, n=st.integers(1, 12))
+def test_the_matrices_are_those_that_the_count_is_found_from(seed: int, n: int) -> None:
+    torch.manual_seed(seed)
+    module, boxes, attention = bent(6), squares(3, n), torch.rand(3, n)
+    found = module.matrices(boxes, attention)
+    size = min(n, 6)
+    assert found.C.shape == found.A.shape == found.D.shape == (3, size, size)
+    assert_close(found.attention.sort(-1).values, attention.sort(-1).values[:, n - size :])
+    assert_close(found.A, found.attention.unsqueeze(-1) * found.attention.unsqueeze(-2))
+    assert_close(found.D, 1 - pairwise_iou(found.boxes, found.boxes, plus_one=False), **EXACT)
+    assert_close(found.C, found.C.mT)
+    assert_close(found.C.sum((-1, -2)).sqrt(), found.c)
+    assert_close(expected_count(module(boxes, attention)), found.c.clamp(max=6))
+
+
+def test_the_count_matrix_by_hand() -> None:
+    """One thing seen twice and another seen once: edges between two things, a loop at each."""
+    boxes = apart(2)[[0, 0, 1]].unsqueeze(0)
+    found = counting(iou_eps=0.0).matrices(boxes, torch.ones(1, 3))
+    assert found.D[0].tolist() == [[0, 0, 1], [0, 0, 1], [1, 1, 0]]
+    assert_close(found.C[0], torch.tensor([[0.5, 0, 0.5], [0, 0.5, 0.5], [0.5, 0.5, 1]]))
+    assert found.c.tolist() == [2]
+
+
 @given(copies=st.lists(st.integers(1, 4), min_size=1, max_size=5), seed=seeds)
 def test_duplicates_do_not_count_whatever_was_learned(copies: list[int], seed: int) -> None:
     """Weights 0 and 1, boxes that coincide or do not touch: what training cannot change."""

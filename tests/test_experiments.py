@@ -120,6 +120,7 @@ def test_every_experiment_trains_resumes_and_is_measured(
         "sslr_circles_srn",
         "sslr_clevr_mlp",
         "clevr_questions_fspool",
+        "vqa_counting",
     ],
 )
 def test_pictures_are_drawn(experiment: str, tmp_path: Path, data_root: Path) -> None:

@@ -20,7 +20,7 @@ from setexp.config import axes, compose_run
 from setexp.errors import ConfigError
 from setexp.report import curve_picture
 from setexp.report.blocks import Block, blocks
-from setexp.report.curves import learned_curves, metric_curve
+from setexp.report.curves import fullest, learned_by, learned_curves, metric_curve
 from setexp.report.papers import PAPERS, load_printed, read_paper
 from setexp.report.part import part
 from setexp.report.records import read_records
@@ -189,6 +189,14 @@ def measure(outputs: Path, side: float, noise: float, accuracy: float | None) ->
     (folder / "result.json").write_text(json.dumps(record))
 
 
+def measure_vqa(outputs: Path) -> None:
+    """A small run of VQA's counting model on its stand-in."""
+    folder = write_run(outputs, "vqa_counting", {}, 0, {"accuracy_all": 0.9})
+    learned = {f"f{k}": [0, 0.25 * k, 1] for k in (1, 2)}
+    record = read(folder / "result.json") | {"learned": learned, "source": "procedural"}
+    (folder / "result.json").write_text(json.dumps(record | {"scale": "small"}))
+
+
 def block_of(outputs: Path, points: int = 3) -> Block:
     table = load_table("thesis/3.6", points=points)
     (block,) = blocks(table, read_records(outputs / "none", outputs), load_tables())
@@ -229,10 +237,10 @@ def report() -> Any:
 
 
 def test_figures_of_the_thesis_are_there() -> None:
-    assert FIGURES.keys() == {"thesis/3.6", "thesis/3.7", "thesis/3.8", "thesis/3.9"}
-    table = load_table("thesis/3.6")
+    numbers = ("3.6", "3.7", "3.8", "3.9", "3.12", "3.12/script")
+    assert FIGURES.keys() == {f"thesis/{number}" for number in numbers}
     for spec in FIGURES.values():
-        assert spec["table"] == table.id
+        table = load_table(spec["table"])
         assert set(spec.get("sweeps", [])) <= {sweep.label for sweep in table.sweeps}
         assert spec.get("row", "Baseline") in load_printed(table.id).rows
 
@@ -243,10 +251,18 @@ def test_figures_are_drawn(figure: str, tmp_path: Path, capsys: pytest.CaptureFi
     main = report()
     assert main(["figure", figure, *where]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == f"error: figure {figure}: nothing measured yet of table thesis/3.6"
+    if "over" in FIGURES[figure]:
+        missing = "learned yet by + counting of table thesis/3.2"
+        assert line == f"error: figure {figure}: nothing {missing}"
+        measure_vqa(tmp_path)
+        assert main(["figure", figure, *where]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+    table = FIGURES[figure]["table"]
+    assert line == f"error: figure {figure}: nothing measured yet of table {table}"
     for value in (0.0, 0.5, 1.0):
         measure(tmp_path, value, 0.5, 0.5)
         measure(tmp_path, 0.5, value, 0.5)
+        measure(tmp_path, 0.2, value, 0.5)
     assert main(["figure", figure, "--points", "3", *where]) == 0
     path = tmp_path / "figures" / f"{figure.replace('/', '_').replace('.', '_')}.png"
     assert path.read_bytes().startswith(b"\x89PNG")
@@ -256,8 +272,8 @@ def test_figures_are_drawn(figure: str, tmp_path: Path, capsys: pytest.CaptureFi
     ("changes", "said"),
     [
         ({"kind": "pie"}, "figure x/9: kind=pie; choose curves or functions"),
-        ({"colour": "red"}, "figure x/9: colour is unknown; use functions, kind, note, row,"),
-        ({"row": None}, "figure x/9: row is missing; use functions, kind, note, row,"),
+        ({"colour": "red"}, "figure x/9: colour is unknown; use functions, kind, near, note,"),
+        ({"row": None}, "figure x/9: row is missing; use functions, kind, near, note,"),
     ],
 )
 def test_a_wrong_figure_is_refused(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
@@ -272,16 +288,37 @@ def test_panels_show_what_was_measured(tmp_path: Path) -> None:
     for value in (0.0, 0.5, 1.0):
         measure(tmp_path, value, 0.5, value)
     block, printed = block_of(tmp_path), load_printed("thesis/3.6")
-    panels = curve_picture._metric_panels({}, printed, block)
+    panels = curve_picture._metric_panels(printed, block)
     assert list(panels) == ["q, l=0", "l, q=0.5", "q, l=0.5"]
     axes = Figure().add_axes((0, 0, 1, 1))
     panels["l, q=0.5"](axes)
     (line,) = axes.lines  # of the baseline nothing is measured
     assert line.get_label() == "Counting module"
     assert list(line.get_xdata()) == [0, 0.5, 1] and list(line.get_ydata()) == [0, 50, 100]
-    drawn = curve_picture._function_panels(FIGURES["thesis/3.7"], printed, block)
+    drawn = curve_picture._function_panels(FIGURES["thesis/3.7"], block, None)
     assert list(drawn)[:2] == ["f1; l, q=0.5", "f2; l, q=0.5"]
     axes = Figure().add_axes((0, 0, 1, 1))
     drawn["f1; l, q=0.5"](axes)
     assert [list(line.get_ydata()) for line in axes.lines] == [[0, 0, 1], [0, 0.5, 1], [0, 1, 1]]
     assert len({line.get_color() for line in axes.lines}) == 3
+
+
+def test_functions_near_some_values_lie_under_those_of_another_table(tmp_path: Path) -> None:
+    for noise in (0.3, 0.35, 0.4, 0.55, 0.7, 1.0):
+        measure(tmp_path, 0.2, noise, 0.5)
+    measure_vqa(tmp_path)
+    records, known = read_records(tmp_path / "none", tmp_path), load_tables()
+    (block,) = blocks(load_table("thesis/3.12"), records, known)
+    (over,) = blocks(load_table("thesis/3.2"), records, known)
+    assert fullest([block, over], "+ counting", "f1") is over
+    assert learned_by(over, "+ counting", "f1") == [0, 0.25, 1]
+    assert learned_by(over, "Baseline", "f1") == learned_by(over, "+ counting", "f9") == []
+    drawn = curve_picture._function_panels(FIGURES["thesis/3.12"], block, over)
+    assert list(drawn) == ["f1; q, l=0.2", "f2; q, l=0.2"]
+    axes = Figure().add_axes((0, 0, 1, 1))
+    drawn["f2; q, l=0.2"](axes)
+    *toy, black = axes.lines
+    green, orange, red = curve_picture._NEAR_HUES
+    assert [line.get_color() for line in toy] == [green, green, orange, red]
+    assert black.get_color() == "black" and list(black.get_ydata()) == [0, 0.5, 1]
+    assert black.get_linewidth() > toy[0].get_linewidth()

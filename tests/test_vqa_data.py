@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections import Counter
 from pathlib import Path
@@ -12,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from smoke_runs import ROOT
+from smoke_runs import ROOT, script
 from vqa_release import ASKED, FEATURES, SAID, images, write_release, write_table
 
 from setexp.datasets.array_store import Store
@@ -60,16 +59,6 @@ def prepared(release: Path) -> Path:
     root = release.parent / "data"
     prepare(release, real_folder(root))
     return root
-
-
-def script(monkeypatch: pytest.MonkeyPatch, name: str, *arguments: str) -> int:
-    """Run a script of the project in this process; its exit code."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr("sys.argv", [name, *arguments])
-    return module.main()
 
 
 # Text
@@ -196,7 +185,7 @@ def edit(folder: Path, name: str, change: Any) -> None:
     path.write_text(json.dumps(content))
 
 
-NINE = "mscoco_val2014_annotations"
+SAID_OF_VAL, ASKED_OF_VAL = "mscoco_val2014_annotations", "OpenEnded_mscoco_val2014_questions"
 GUARDS: dict[str, tuple[Any, str]] = {
     "cut off": (truncate, "val.tsv: line 4 is cut off"),
     "fields": (cut_fields, "val.tsv: line 4 is cut off; download or copy the file again (4 of 6"),
@@ -224,22 +213,39 @@ GUARDS: dict[str, tuple[Any, str]] = {
         "val2014_questions.json: 3 of 12 questions are about images without proposals",
     ),
     "annotations": (
-        lambda f: edit(f, NINE, lambda c: c["annotations"].pop(2)),
+        lambda f: edit(f, SAID_OF_VAL, lambda c: c["annotations"].pop(2)),
         "has 11 annotations of 12 questions, none of question 2002",
     ),
     "answers": (
-        lambda f: edit(f, NINE, lambda c: c["annotations"][0]["answers"].pop()),
+        lambda f: edit(f, SAID_OF_VAL, lambda c: c["annotations"][0]["answers"].pop()),
         "question 2000 has 9 answers of type number; there must be 10",
+    ),
+    "no text": (
+        lambda f: edit(
+            f, SAID_OF_VAL, lambda c: c["annotations"][0]["answers"][0].update(answer=3)
+        ),
+        "question 2000 has 9 answers of type number; there must be 10",
+    ),
+    "no number": (
+        lambda f: edit(f, ASKED_OF_VAL, lambda c: c["questions"][3].update(image_id="x")),
+        "questions.json is no official file of questions (no questions, or one without question_id",
+    ),
+    "twice asked": (
+        lambda f: edit(f, ASKED_OF_VAL, lambda c: c["questions"][3].update(question_id=2000)),
+        "val2014_questions.json has a question_id twice; download it again",
     ),
     "pairs": (
         lambda f: edit(f, "mscoco_val2014_complementary_pairs", lambda c: c.append([1, 2])),
         "names questions that are not in its split",
     ),
     "no JSON": (
-        lambda f: (f / f"v2_{NINE}.json").write_text('{"annotations": [{}'),
+        lambda f: (f / f"v2_{SAID_OF_VAL}.json").write_text('{"annotations": [{}'),
         "is no official file of annotations",
     ),
-    "no annotations": (lambda f: (f / f"v2_{NINE}.json").unlink(), "annotations.json is missing"),
+    "no annotations": (
+        lambda f: (f / f"v2_{SAID_OF_VAL}.json").unlink(),
+        "annotations.json is missing",
+    ),
     "no pairs": (
         lambda f: (f / "v2_mscoco_val2014_complementary_pairs.json").unlink(),
         "it comes with the official annotations",
@@ -282,6 +288,29 @@ def test_the_script_prepares_and_verifies(
     assert "is damaged in features" in capsys.readouterr().err
 
 
+def another_layout(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        file.attrs["layout"] = 0
+
+
+@pytest.mark.parametrize("spoil", [lambda p: p.write_bytes(b"none"), another_layout], ids=str)
+def test_preparing_again_mends_what_cannot_be_read(release: Path, spoil: Any) -> None:
+    """ "Prepare it again" is what every complaint about a file says."""
+    folder = real_folder(prepared(release))
+    paths = sorted(folder.glob("*.*"))
+    before = {path: path.read_bytes() for path in paths}
+    for path in paths:
+        spoil(path) if path.suffix == ".h5" else path.write_text('["a", 1')
+        prepare(release, folder)
+        assert {p: p.read_bytes() for p in paths} == before
+    vocabulary = folder / "vocabulary-train.json"
+    vocabulary.write_text("[1]")
+    with pytest.raises(ConfigError, match="is missing or no vocabulary"):
+        make(folder.parents[1]).sizes("val")
+    with pytest.raises(ConfigError, match="part_images=0: at least 1"):
+        prepare(release, folder, part_images=0)
+
+
 # Stores to batches
 
 
@@ -290,7 +319,7 @@ def test_a_store_of_another_version_is_refused(release: Path) -> None:
     path = real_folder(root) / "questions-val.h5"
     with h5py.File(path, "r+") as file:
         file.attrs["layout"] = 0
-    with pytest.raises(ConfigError, match="has layout 0, this version reads 1; delete it"):
+    with pytest.raises(ConfigError, match="has layout 0, this version reads 1; prepare it"):
         make(root).sizes("val")
     path.write_bytes(b"none")
     with pytest.raises(ConfigError, match="is not a store"):
@@ -338,6 +367,21 @@ def test_other_arguments_are_refused(tmp_path: Path) -> None:
         make(tmp_path, set_size=11)
     with pytest.raises(ConfigError, match="dataset.objects=0: at least 1"):
         make(tmp_path, objects=0)
+    with pytest.raises(ConfigError, match="dataset.distractors=-1: at least 0"):
+        make(tmp_path, distractors=-1)
+    with pytest.raises(ConfigError, match="dataset.data_seed=-1: at least 0"):
+        make(tmp_path, data_seed=-1)
+    with pytest.raises(ConfigError, match="dataset.classes=0: at least 1"):
+        make(tmp_path, classes=0)
+
+
+def test_half_a_release_is_not_taken_for_none(release: Path) -> None:
+    root = prepared(release)
+    (real_folder(root) / "vocabulary-train.json").unlink()
+    assert make(root, learned="trainval").source == "real"
+    with pytest.raises(ConfigError, match=r"dataset.source=auto: .*real is prepared in part; run"):
+        make(root)
+    assert make(root, source="procedural").source == "procedural"
 
 
 def test_batches_of_the_release(release: Path) -> None:
@@ -370,6 +414,16 @@ def test_what_is_learned_is_a_choice(release: Path) -> None:
     few = make(root, classes=2)
     assert few.sizes("train") == 8 and few.sizes("val") == 12  # no colour can be learned
     assert few.vocabulary != one.vocabulary == both.vocabulary
+    assert make(root, classes=9).answers[5:] == ["red", "no", "", ""]  # nobody said more
+
+
+def test_the_fingerprint_is_of_the_proposals_too(release: Path) -> None:
+    """The same questions about features in half precision are other data."""
+    root = prepared(release)
+    before = make(root).fingerprint
+    assert make(root).fingerprint == before
+    prepare(release, real_folder(root), dtype="float16")
+    assert make(root).fingerprint != before
 
 
 def test_a_pass_is_a_function_of_its_generator(scenes: Path) -> None:
@@ -385,6 +439,7 @@ def test_a_pass_is_a_function_of_its_generator(scenes: Path) -> None:
 def test_batches_are_the_same_from_memory_and_from_the_file(
     scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("setexp.datasets.vqa.rows._COPY_ROWS", 7)
     passes = []
     for resident in (True, False):
         monkeypatch.setattr("setexp.datasets.vqa.dataset.fits", lambda *_, r=resident: r)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from smoke_runs import ROOT, complaint, config, perform, train
+from smoke_runs import ROOT, complaint, config, perform, script, train
 from torch import Tensor, nn
 from torch.testing import assert_close
 from vqa_release import FEATURES, write_release
 
 from setexp.build import build
-from setexp.datasets.vqa.prepare import OFFICIAL
+from setexp.datasets.vqa.prepare import OFFICIAL, real_folder
 from setexp.encoders.count_survivors import Candidates, CountSurvivors
 from setexp.encoders.question_gru import QuestionGRU
 from setexp.losses.soft_cross_entropy import SoftCrossEntropyLoss
@@ -219,30 +219,49 @@ def test_a_count_that_nothing_takes_is_refused() -> None:
     )
 
 
-def submit(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    spec = importlib.util.spec_from_file_location("submit", ROOT / "scripts/submit_vqa.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr("sys.argv", ["submit_vqa", *arguments])
-    return module.main()
+def documented(words: dict[str, str]) -> list[list[str]]:
+    """The commands from TSV files to a submission in docs/data.md, some of their words replaced."""
+    page = (ROOT / "docs/data.md").read_text()
+    block = page.partition("in three commands:")[2].split("```")[1]
+    for said, meant in words.items():
+        assert said in block
+        block = block.replace(said, meant)
+    return [shlex.split(line)[1:] for line in block.strip().splitlines()]
+
+
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: Any, *arguments: str) -> str:
+    """The one line with which `submit_vqa` refuses its arguments."""
+    capsys.readouterr()
+    assert script(monkeypatch, "submit_vqa", *arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
 
 
 def test_from_official_files_to_a_submission(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The commands of docs/data.md, on a release in miniature."""
-    from setexp.datasets.vqa.prepare import prepare, real_folder
-
+    """The commands of docs/data.md, on a release in miniature and at smoke scale."""
     data, target = tmp_path / "data", tmp_path / "test.json"
-    prepare(write_release(tmp_path / "official"), real_folder(data))
-    sizes = [f"dataset.features={FEATURES}", "dataset.classes=5", f"paths.data={data}"]
-    arguments = ["experiment=vqa_counting_trainval", *sizes, "trainer.steps=2"]
-    run = train(tmp_path / "outputs", *arguments) / "seed-0"
+    axes = f"dataset.classes=5,dataset.features={FEATURES},trainer.steps=2"
+    words = {
+        "/path/to/files": str(write_release(tmp_path / "official")),
+        "--root data": f"--root {data}",
+        "outputs/": f"{tmp_path}/",
+        "default/paper-real": f"{axes}/smoke-real",
+        "test.json": str(target),
+    }
+    (prepare, *given), (program, *arguments), (submit, run_folder, *to) = documented(words)
+    programs = ["scripts/prepare_vqa.py", "train.py", "scripts/submit_vqa.py"]
+    assert [prepare, program, submit] == programs
+    assert script(monkeypatch, "prepare_vqa", *given) == 0
+    arguments += [*axes.split(","), f"paths.data={data}"]
+    run = train(tmp_path, *arguments) / "seed-0"
+    assert run == Path(run_folder)
     record = json.loads((run / "result.json").read_text())
     assert record["source"] == "real" and set(record["metrics"]) == {"loss_test", "loss_test_dev"}
 
-    assert submit(monkeypatch, str(run), "--to", str(target)) == 0
+    capsys.readouterr()
+    assert script(monkeypatch, "submit_vqa", run_folder, *to) == 0
     assert "12 answers" in capsys.readouterr().out
     found = json.loads(target.read_text())
     asked = json.loads(
@@ -266,17 +285,25 @@ def test_from_official_files_to_a_submission(
     content["answers"].reverse()
     path.write_text(json.dumps(content))
     target.unlink()
-    assert submit(monkeypatch, str(run), "--to", str(target)) == 2
-    assert "another vocabulary" in capsys.readouterr().err
+    assert "another vocabulary" in refused(monkeypatch, capsys, run_folder, *to)
+    assert "holds no run" in refused(monkeypatch, capsys, str(tmp_path), *to)
+    no_device = refused(monkeypatch, capsys, run_folder, *to, "--device", "gpu")
+    assert "device=gpu: no such device; use auto, cpu or cuda" in no_device
+    (run / "result.json").write_text(json.dumps({**record, "status": "paused"}))
+    assert "its run is not finished" in refused(monkeypatch, capsys, run_folder, *to)
     assert not target.exists()
-    assert submit(monkeypatch, str(tmp_path), "--to", str(target)) == 2
-    assert "holds no run" in capsys.readouterr().err
 
 
-def test_saved_weights_are_evaluated_again(tmp_path: Path, data_root: Path) -> None:
+def test_saved_weights_are_evaluated_again(
+    tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     overrides = ["experiment=vqa_nms", f"paths.data={data_root}", "trainer.steps=2"]
     run = train(tmp_path, *overrides) / "seed-0"
     perform(*overrides, "scale=smoke", "mode=eval", f"checkpoint={run}/checkpoint.pt")
     again = json.loads((run / "evaluation.json").read_text())["metrics"]
     assert again == json.loads((run / "result.json").read_text())["metrics"]
     assert {"accuracy_count", "pair_count", "accuracy_yes_no"} <= set(again)
+    target = tmp_path / "val.json"
+    assert script(monkeypatch, "submit_vqa", str(run), "--split", "val", "--to", str(target)) == 0
+    dataset = build(config(*overrides, "scale=smoke")["dataset"], "dataset")
+    assert len(json.loads(target.read_text())) == dataset.sizes("val")

@@ -50,7 +50,7 @@ class Store:
             raise ConfigError(f"{path} is not a store ({reason}); prepare it again") from error
         if layout != LAYOUT:
             raise ConfigError(
-                f"{path} has layout {layout}, this version reads {LAYOUT}; delete it, prepare again"
+                f"{path} has layout {layout}, this version reads {LAYOUT}; prepare it again"
             )
         self.digest = hashlib.sha256(json.dumps(self._sums).encode()).hexdigest()[:12]
 
@@ -94,6 +94,18 @@ class Store:
                 if found != expected:
                     raise ConfigError(f"{self.path} is damaged in {name}; delete it, prepare again")
         return self
+
+
+def kept(path: Path, key: str) -> Store | None:
+    """The store that is there, if it can be read and its writer said this key; to be made if not.
+
+    What is in it is not read: `verify` does that.
+    """
+    try:
+        store = Store(path)
+    except ConfigError:
+        return None
+    return store if store.about.get("key") == key else None
 
 
 def write_store(

@@ -34,20 +34,24 @@ def can_draw() -> bool:
     return False
 
 
-def grid(rows: int, widths: Sequence[float], height: float) -> tuple[Figure, list[list[Axes]]]:
+def grid(
+    rows: int, widths: Sequence[float], height: float, above: float = 0.0
+) -> tuple[Figure, list[list[Axes]]]:
     """A figure of empty panels without ticks, `rows` times one per width.
 
     Args:
         rows: of panels. widths: of the columns, in inches. height: of every row, in inches.
+        above: inches that are left free between rows, for titles.
     """
     from matplotlib.figure import Figure
 
     wide = sum(widths) + _GAP * (len(widths) - 1)
-    high = (height + _GAP) * rows - _GAP
+    step = height + _GAP + above
+    high = step * rows - _GAP - above
     figure = Figure(figsize=(wide, high), facecolor="white")
     panels = []
     for row in range(rows):
-        bottom = high - height - row * (height + _GAP)
+        bottom = high - height - row * step
         lefts = [sum(widths[:i]) + _GAP * i for i in range(len(widths))]
         places = [
             (left / wide, bottom / high, width / wide, height / high)

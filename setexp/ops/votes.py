@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+PEOPLE = 10  # who answered each question
+
 
 def agreement(votes: Tensor) -> Tensor:
     """What the official average over all nine of ten answers comes to: min(0.3 votes, 1)."""

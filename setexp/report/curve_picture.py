@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from setexp.errors import ConfigError
 from setexp.report import picture
 from setexp.report.blocks import Block
-from setexp.report.curves import learned_curves, metric_curve
+from setexp.report.curves import learned_by, learned_curves, metric_curve
 from setexp.report.papers import Column, PrintedTable, check_fields
 from setexp.report.sweeps import Sweep
 
@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
 _NEEDED = {"source", "title", "kind", "table"}
 _FIELDS: dict[str, set[str]] = {"curves": set(), "functions": {"row", "functions", "sweeps"}}
+_MORE: dict[str, set[str]] = {"curves": {"note"}, "functions": {"note", "near", "over"}}
 _SIDE, _GAP, _ACROSS = 1.9, 0.6, 4  # inches of a panel and to the next; panels side by side
 _HUES = ("#2f7fc1", "#e07a1f", "#3a9a5b")
 _COLORS = "viridis"  # of a sweep's values, dark at 0
+_NEAR, _NEAR_HUES = 0.05, ("#3a9a5b", "#e07a1f", "#d0021b")  # of those near some values
 
 Panels = dict[str, Callable[["Axes"], None]]  # by title, what draws each
 
@@ -33,6 +35,7 @@ def draw(
     block: Block | None,
     about: str,
     path: Path,
+    over: Block | None = None,
 ) -> None:
     """Write a figure as PNG, whole or not at all.
 
@@ -40,16 +43,24 @@ def draw(
         spec: of the figure, in `papers`; the head of `papers/thesis.yaml` explains its fields.
         printed: its table in print. block: what is measured of it.
         about: where that is from, in sentences.
+        over: what is measured of the table that a figure lays over its own.
 
     Raises:
         ConfigError: an unknown or missing field, nothing to draw, or Matplotlib is missing.
     """
     if spec["kind"] not in _FIELDS:
         raise ConfigError(f"figure {figure_id}: kind={spec['kind']}; choose {' or '.join(_FIELDS)}")
-    check_fields(figure_id, spec, _NEEDED | _FIELDS[spec["kind"]], {"note"})
+    check_fields(figure_id, spec, _NEEDED | _FIELDS[spec["kind"]], _MORE[spec["kind"]])
     functions = spec["kind"] == "functions"
-    make = _function_panels if functions else _metric_panels
-    panels = {} if block is None else make(spec, printed, block)
+    if "over" in spec and over is None:
+        table, row = spec["over"]["table"], spec["over"]["row"]
+        raise ConfigError(f"figure {figure_id}: nothing learned yet by {row} of table {table}")
+    if block is None:
+        panels = {}
+    elif functions:
+        panels = _function_panels(spec, block, over)
+    else:
+        panels = _metric_panels(printed, block)
     if not panels:
         raise ConfigError(f"figure {figure_id}: nothing measured yet of table {printed.id}")
     across, down = min(_ACROSS, len(panels)), -(-len(panels) // _ACROSS)
@@ -64,7 +75,7 @@ def draw(
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color(picture.RULE)
         draw_in(axes)
-    if functions:
+    if functions and "near" not in spec:
         from matplotlib.cm import ScalarMappable
 
         bar = figure.add_axes((1 + 0.2 / wide, 0, 0.1 / wide, 1))
@@ -74,9 +85,8 @@ def draw(
     picture.save(figure, f"{spec['source']}: {spec['title']}", sentences, path)
 
 
-def _metric_panels(spec: Mapping[str, Any], printed: PrintedTable, block: Block) -> Panels:
+def _metric_panels(printed: PrintedTable, block: Block) -> Panels:
     """A panel for each sweep, with a curve for each row."""
-    del spec
     found: Panels = {}
     for sweep in block.table.sweeps:
         curves = {row: metric_curve(block, row, sweep) for row in printed.rows}
@@ -99,25 +109,47 @@ def _draw_metric(
     axes.legend(fontsize=7, frameon=False, labelcolor=picture.INK, loc="lower left")
 
 
-def _function_panels(spec: Mapping[str, Any], printed: PrintedTable, block: Block) -> Panels:
+def _function_panels(spec: Mapping[str, Any], block: Block, over: Block | None) -> Panels:
     """A panel for each sweep and function, with a line for each value of the sweep."""
-    del printed
     found: Panels = {}
     sweeps = {sweep.label: sweep for sweep in block.table.sweeps}
     for label in spec["sweeps"]:
         sweep = sweeps[label]
         for name in spec["functions"]:
             curves = learned_curves(block, spec["row"], sweep, name)
-            if curves:
-                found[f"{name}; {sweep.title}"] = partial(_draw_functions, curves=curves)
+            colors = _colors(curves, spec.get("near", ()))
+            if colors:
+                above = [] if over is None else learned_by(over, spec["over"]["row"], name)
+                lines = [(curves[value], color) for value, color in colors.items()]
+                found[f"{name}; {sweep.title}"] = partial(_draw_functions, lines=lines, above=above)
     return found
 
 
-def _draw_functions(axes: Axes, curves: Mapping[float, Sequence[float]]) -> None:
+def _colors(values: Iterable[float], near: Sequence[str]) -> dict[float, Any]:
+    """Colours of a sweep's values; where a figure has some, of those near them alone."""
+    if near:
+        return {
+            value: hue
+            for value in values
+            for hue, centre in zip(_NEAR_HUES, near, strict=True)
+            if abs(value - float(centre)) <= _NEAR + 1e-6
+        }
     import matplotlib
 
     colors = matplotlib.colormaps[_COLORS]
-    for value, heights in curves.items():
-        x = [k / (len(heights) - 1) for k in range(len(heights))]
-        axes.plot(x, heights, color=colors(value), linewidth=0.9)
+    return {value: colors(value) for value in values}
+
+
+def _draw_functions(
+    axes: Axes, lines: Sequence[tuple[Sequence[float], Any]], above: Sequence[float]
+) -> None:
+    for heights, color in lines:
+        axes.plot(_places(heights), heights, color=color, linewidth=0.9)
+    if above:
+        axes.plot(_places(above), above, color="black", linewidth=2)
     axes.set(ylim=(0, 1), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+
+
+def _places(heights: Sequence[float]) -> list[float]:
+    """Where heights at evenly spaced points of [0, 1] are."""
+    return [k / (len(heights) - 1) for k in range(len(heights))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import fmean
 
 from setexp.report.blocks import Block, Measured
@@ -26,14 +26,26 @@ def learned_curves(block: Block, row: str, sweep: Sweep, name: str) -> dict[floa
 
     Seeds are averaged; values of the sweep without a run are left out.
     """
-    found = {}
-    for value, cell in _cells(block, row, sweep):
-        records = block.of(cell.experiment, cell.axes)
-        learned = [records[s].content.get("learned", {}) for s in block.table.seeds if s in records]
-        heights = [functions[name] for functions in learned if name in functions]
-        if heights:
-            found[value] = [fmean(at) for at in zip(*heights, strict=True)]
-    return found
+    found = {value: _learned(block, cell, name) for value, cell in _cells(block, row, sweep)}
+    return {value: heights for value, heights in found.items() if heights}
+
+
+def learned_by(block: Block, row: str, name: str) -> list[float]:
+    """Heights of a function that a row's one run learned, seeds averaged; [] of none."""
+    cell = next((c for (r, _), c in block.table.cells.items() if r == row), None)
+    return [] if cell is None else _learned(block, cell, name)
+
+
+def fullest(found: Sequence[Block], row: str, name: str) -> Block | None:
+    """The first of some blocks in which a row's run learned a function."""
+    return next((block for block in found if learned_by(block, row, name)), None)
+
+
+def _learned(block: Block, cell: Cell, name: str) -> list[float]:
+    records = block.of(cell.experiment, cell.axes)
+    learned = [records[s].content.get("learned", {}) for s in block.table.seeds if s in records]
+    heights = [functions[name] for functions in learned if name in functions]
+    return [fmean(at) for at in zip(*heights, strict=True)]
 
 
 def _cells(block: Block, row: str, sweep: Sweep) -> Iterator[tuple[float, Cell]]:

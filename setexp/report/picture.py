@@ -38,8 +38,8 @@ def save(figure: Figure, title: str, sentences: Sequence[str], path: Path) -> No
     wide, high = figure.get_size_inches()
     lines = [line for text in sentences for line in wrap(text, int(15 * wide))]
     for inches, text, size, color in (
-        (0.15, "\n".join(lines), 8, QUIET),
-        (0.25 + 0.16 * len(lines), title, 11, INK),
+        (0.25, "\n".join(lines), 8, QUIET),
+        (0.35 + 0.16 * len(lines), title, 11, INK),
     ):
         figure.text(0, 1 + inches / high, text, fontsize=size, color=color, va="bottom")
     content = io.BytesIO()

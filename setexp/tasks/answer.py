@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from setexp.ops.votes import agreement
+from setexp.ops.votes import PEOPLE, agreement
 from setexp.sets import Batch
 from setexp.tasks.outcome import Outcome
 
-_PEOPLE = 10
 _ABOUT = ("question_id", "kind", "counting", "partner")
 
 
@@ -39,6 +38,6 @@ class Answer(nn.Module):
         logits = self.decoder(self.encoder(batch.input, aux["word"], aux["length"]))
         answer = logits.argmax(-1)
         share = batch.target.gather(-1, answer.unsqueeze(-1)).squeeze(-1)
-        stats = {"accuracy": agreement(_PEOPLE * share), "answer": answer}
+        stats = {"accuracy": agreement(PEOPLE * share), "answer": answer}
         stats |= {name: aux[name] for name in _ABOUT}
         return Outcome(self.loss(logits, batch.target), None, stats)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -46,7 +46,7 @@ class VQA:
 
     Attributes:
         vocabulary: short hash of the numbers that words and answers have.
-        answers: texts of the answers, the place of each being its number.
+        answers: texts of the classes' answers; "" of classes that no answer has.
 
     Splits: train, val, test, test_dev. Questions of train without any of these answers are left
     out. Batches: input x (B, N, D + 4), features and a box in pixels; target (B, C), the share of
@@ -80,6 +80,9 @@ class VQA:
             raise ConfigError(f"dataset.source={source}: choose one of {', '.join(_SOURCES)}")
         if learned not in LEARNED:
             raise ConfigError(f"dataset.learned={learned}: choose one of {', '.join(LEARNED)}")
+        for name, value in (("set_size", set_size), ("features", features), ("classes", classes)):
+            if value < 1:
+                raise ConfigError(f"dataset.{name}={value}: at least 1")
         self._root, self._real = Path(root).expanduser(), real_folder(Path(root).expanduser())
         self.learned, self.set_size = learned, set_size
         self._words, self.classes, self._features = words, classes, features
@@ -88,6 +91,11 @@ class VQA:
             raise ConfigError(
                 f"dataset.source=real, but {self._real} is not prepared; make it with: python"
                 f" scripts/prepare_vqa.py --source FOLDER --root {root}"
+            )
+        if source == "auto" and self._real.exists() and not prepared:
+            raise ConfigError(
+                f"dataset.source=auto: {self._real} is prepared in part; run scripts/prepare_vqa.py"
+                " again, or set dataset.source=procedural"
             )
         self.source = "real" if prepared and source != "procedural" else "procedural"
         self._recipe = Recipe(features, objects, duplicates, distractors, data_seed)
@@ -103,7 +111,9 @@ class VQA:
     def fingerprint(self) -> str:
         """Short hash of what determines batches; procedural scenes need not be drawn for it."""
         if self.source == "real":
-            content = [Store(questions_path(self._real, s)).digest for s in LABELLED]
+            paths = [images_path(self._real, "train")]
+            paths += [questions_path(self._real, split) for split in LABELLED]
+            content = [Store(path).digest for path in paths]
         else:
             content = [procedural_folder(self._root, self._recipe, self._images).name]
         text = " ".join(map(str, (self.learned, self.set_size, self.classes, *content)))
@@ -115,7 +125,13 @@ class VQA:
 
     @property
     def answers(self) -> list[str]:
-        return self._numbers.answers[: self.classes]
+        texts = self._numbers.answers[: self.classes]
+        return texts + [""] * (self.classes - len(texts))
+
+    def question(self, numbers: Sequence[int]) -> str:
+        """A question's words by their numbers, "_" for one that has none."""
+        words = self._numbers.words
+        return " ".join(words[number - 1] if number else "_" for number in numbers)
 
     def to(self, device: torch.device) -> VQA:
         """Deliver batches on this device from now on."""
@@ -163,10 +179,12 @@ class VQA:
         return procedural(self._root, self._recipe, self._images)
 
     def _check_recipe(self) -> None:
-        sizes = {**self._recipe._asdict(), **{f"{k}_images": n for k, n in self._images.items()}}
+        sizes = self._recipe._asdict() | {f"{k}_images": n for k, n in self._images.items()}
+        sizes["data_seed"] = sizes.pop("seed")
         for name, value in sizes.items():
-            if value < (0 if name in ("seed", "distractors") else 1):
-                raise ConfigError(f"dataset.{name}={value}: at least 1")
+            least = 0 if name in ("data_seed", "distractors") else 1
+            if value < least:
+                raise ConfigError(f"dataset.{name}={value}: at least {least}")
         if self._recipe.most_boxes > self.set_size:
             raise ConfigError(
                 f"dataset.set_size={self.set_size}: scenes have up to {self._recipe.most_boxes}"

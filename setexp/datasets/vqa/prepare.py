@@ -55,8 +55,10 @@ def prepare(
         Paths of all stores, proposals first.
 
     Raises:
-        ConfigError: a file is missing, damaged, or belongs to others.
+        ConfigError: a file is missing, damaged, or belongs to others; or part_images is below 1.
     """
+    if part_images < 1:
+        raise ConfigError(f"part_images={part_images}: at least 1")
     files = {split: official_files(source, split) for split in OFFICIAL}
     wanted = [s for s in OFFICIAL if s in LABELLED or files[s].questions.exists()]
     tables = {kind: _tables(source, kind) for kind in {IMAGES[split] for split in wanted}}
@@ -101,7 +103,9 @@ def official_files(source: Path, split: str) -> QuestionFiles:
 def _tables(source: Path, kind: str) -> list[Path]:
     """TSV files of train and val images, or of test images; large ones come in numbered pieces."""
     found = sorted(
-        p for p in source.rglob("*.tsv*") if p.suffix == ".tsv" or p.suffix[1:].isdigit()
+        p
+        for p in source.rglob("*.tsv*")
+        if (p.suffix == ".tsv" or p.suffix[1:].isdigit()) and p.is_file()
     )
     chosen = [p for p in found if p.name.startswith("test2015") == (kind == "test2015")]
     if not chosen:

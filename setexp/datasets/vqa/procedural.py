@@ -19,6 +19,7 @@ from setexp.datasets.vqa.proposals import Image, line_of
 from setexp.datasets.vqa.scenes import Recipe, draw_scenes, proposals
 from setexp.datasets.vqa.sentences import Asked, ask, people, texts
 from setexp.files import read_json, write_json, write_text
+from setexp.ops.votes import PEOPLE
 
 # Part of every key: raise it when files come out differently for the same recipe.
 CONTENT_VERSION = 1
@@ -67,7 +68,7 @@ def write_official(folder: Path, recipe: Recipe, counts: Mapping[str, int]) -> N
         images = proposals(np.random.default_rng([recipe.seed, number, 1]), scenes, recipe, first)
         _write_lines(folder / f"{prefix}_boxes.tsv", images)
         asked = ask(rng, scenes, QUESTIONS_PER_IMAGE)
-        said, hyphen = people(rng, asked), rng.random((len(asked.truth), 10)) < 0.5
+        said, hyphen = people(rng, asked), rng.random((len(asked.truth), PEOPLE)) < 0.5
         described = texts(asked, said, hyphen)
         ids = _question_ids(asked, first)
         for name in (split, "test_dev") if split == "test" else (split,):
@@ -96,10 +97,8 @@ def _write_questions(
 ) -> None:
     questions, annotations = [], []
     for i in np.flatnonzero(kept):
-        words, keys = (
-            described[i],
-            {"image_id": int(first + asked.image[i]), "question_id": int(ids[i])},
-        )
+        words = described[i]
+        keys = {"image_id": int(first + asked.image[i]), "question_id": int(ids[i])}
         questions.append({**keys, "question": words["question"]})
         answers = [
             {"answer": text, "answer_confidence": "yes", "answer_id": k}
@@ -114,7 +113,7 @@ def _write_questions(
                 "answers": answers,
             }
         )
-    both = kept[asked.pair].all(1) if len(asked.pair) else np.zeros(0, bool)
+    both = kept[asked.pair].all(1)
     pairs = ids[asked.pair[both]].tolist()
     about = {"data_subtype": name, "license": {"name": "none"}}
     contents: dict[str, Any] = {

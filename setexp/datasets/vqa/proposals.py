@@ -17,7 +17,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from setexp.datasets.array_store import LAYOUT, Array, Store, write_store
+from setexp.datasets.array_store import LAYOUT, Array, Store, kept, write_store
 from setexp.datasets.clevr.store import sole_writer
 from setexp.errors import ConfigError
 
@@ -54,10 +54,8 @@ def prepare_proposals(
     """
     key = _key(files, dtype)
     with sole_writer(path):
-        if path.exists():
-            store = Store(path)
-            if store.about["key"] == key:
-                return store
+        if store := kept(path, key):
+            return store
         folder = path.with_name(f".{path.name}.{key}.parts")
         parts = [
             part

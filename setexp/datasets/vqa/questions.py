@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from setexp.datasets.array_store import LAYOUT, Array, Store, as_text, write_store
+from setexp.datasets.array_store import LAYOUT, Array, Store, as_text, kept, write_store
 from setexp.datasets.clevr.store import sole_writer
 from setexp.datasets.vqa.text import is_counting, normalise_answer, words_of
 from setexp.errors import ConfigError
+from setexp.ops.votes import PEOPLE
 
 KINDS = ("yes/no", "number", "other")
-ANSWERS = 10  # of each question
+_QUESTION = {"question_id": int, "image_id": int, "question": str}
+_ANNOTATION = {"question_id": int, "answers": list, "answer_type": str}
 
 
 class QuestionFiles(NamedTuple):
@@ -47,10 +49,8 @@ def prepare_questions(path: Path, files: QuestionFiles, images: Store) -> Store:
         text.update(b"-" if content is None else hashlib.sha256(content).digest())
     key = text.hexdigest()[:12]
     with sole_writer(path):
-        if path.exists():
-            store = Store(path)
-            if store.about["key"] == key:
-                return store
+        if store := kept(path, key):
+            return store
         arrays = _questions(files, contents, images)
         counts = {name: len(rows) for name, rows in arrays.items()}
         return write_store(path, [arrays], counts, {"key": key, "images": images.digest})
@@ -66,9 +66,7 @@ def _read(path: Path) -> bytes:
 def _questions(
     files: QuestionFiles, contents: list[bytes | None], images: Store
 ) -> dict[str, Array]:
-    asked = _items(
-        files.questions, contents[0], "questions", ("question_id", "image_id", "question")
-    )
+    asked = _items(files.questions, contents[0], "questions", _QUESTION)
     ids = np.array([item["question_id"] for item in asked], np.int64)
     shown = np.array([item["image_id"] for item in asked], np.int64)
     if len(np.unique(ids)) < len(ids):
@@ -82,7 +80,7 @@ def _questions(
         )
     words, word = _numbered([words_of(item["question"]) for item in asked])
     answers: list[str] = []
-    answer, kind = np.full((len(ids), ANSWERS), -1, np.int32), np.full(len(ids), -1)
+    answer, kind = np.full((len(ids), PEOPLE), -1, np.int32), np.full(len(ids), -1)
     if files.annotations is not None:
         given = _annotations(files.annotations, contents[1], ids)
         answers, answer = _numbered(
@@ -106,12 +104,12 @@ def _questions(
 
 
 def _items(
-    path: Path, content: bytes | None, section: str, keys: Sequence[str]
+    path: Path, content: bytes | None, section: str, fields: Mapping[str, type]
 ) -> list[dict[str, Any]]:
     try:
         items = json.loads(content or b"")[section]
-        if not items or any(key not in item for item in items for key in keys):
-            raise ValueError(f"no {section}, or one without {' or '.join(keys)}")
+        if not items or not all(_is(item, fields) for item in items):
+            raise ValueError(f"no {section}, or one without {' or '.join(fields)}")
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{path} is no official file of {section} ({str(error)[:100]}); download it again"
@@ -119,9 +117,14 @@ def _items(
     return items
 
 
+def _is(item: Any, fields: Mapping[str, type]) -> bool:
+    """Whether it is a mapping that has these fields."""
+    return isinstance(item, dict) and all(isinstance(item.get(k), t) for k, t in fields.items())
+
+
 def _annotations(path: Path, content: bytes | None, ids: Array) -> list[dict[str, Any]]:
     """Annotations in the order of the questions."""
-    items = _items(path, content, "annotations", ("question_id", "answers", "answer_type"))
+    items = _items(path, content, "annotations", _ANNOTATION)
     by_id = {item["question_id"]: item for item in items}
     missing = [i for i in ids.tolist() if i not in by_id]
     if missing or len(by_id) != len(ids):
@@ -131,10 +134,11 @@ def _annotations(path: Path, content: bytes | None, ids: Array) -> list[dict[str
             + "; both files must be of one split and release"
         )
     for item in items:
-        if len(item["answers"]) != ANSWERS or item["answer_type"] not in KINDS:
+        said = [answer for answer in item["answers"] if _is(answer, {"answer": str})]
+        if len(said) != PEOPLE or item["answer_type"] not in KINDS:
             raise ConfigError(
-                f"{path}: question {item['question_id']} has {len(item['answers'])} answers of type"
-                f" {item['answer_type']}; there must be {ANSWERS}, of {', '.join(KINDS)}"
+                f"{path}: question {item['question_id']} has {len(said)} answers of type"
+                f" {item['answer_type']}; there must be {PEOPLE}, of {', '.join(KINDS)}"
             )
     return [by_id[i] for i in ids.tolist()]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,6 +11,8 @@ from torch import Tensor
 
 from setexp.datasets.array_store import Array, Store
 from setexp.sets import SetBatch
+
+_COPY_ROWS = 65_536  # proposals on their way to a device at a time
 
 
 class Proposals:
@@ -26,27 +28,37 @@ class Proposals:
     def __init__(
         self, store: Store, *, set_size: int, device: torch.device, resident: bool
     ) -> None:
-        self._device, self._set_size = device, set_size
+        self._device = device
         self._features, self._boxes = store.mapped("features"), store.array("boxes")
-        self._count = store.array("count")
-        self._start = self._count.cumsum() - self._count
+        self._count = torch.from_numpy(store.array("count")).to(device if resident else "cpu")
+        self._start = self._count.cumsum(0) - self._count
+        self._slots = torch.arange(set_size, device=self._count.device)
         self._resident: Tensor | None = None
         if resident:
-            rows = self._read(np.arange(len(self._boxes)))
-            nothing = rows.new_zeros(1, rows.shape[1])  # what padding points at
-            self._resident = torch.cat([rows, nothing]).to(device)
+            size = len(self._boxes), self._features.shape[1] + 4
+            self._resident = torch.zeros(size[0] + 1, size[1], device=device)  # the last: padding
+            for start in range(0, size[0], _COPY_ROWS):
+                some = self._read(slice(start, start + _COPY_ROWS))
+                self._resident[start : start + len(some)] = some.to(device)
 
-    def batches(self, images: list[Array]) -> Iterator[SetBatch]:
-        """Sets of each list of images, places in the store; the file is read one batch ahead."""
-        if not images:
-            return
+    def batches(self, images: Sequence[Tensor]) -> Iterator[SetBatch]:
+        """Sets of each list of images; where the file is read, it is one batch ahead.
+
+        Args:
+            images: places in the store, int64 (B,) each, on the device.
+        """
         if self._resident is not None:
             for some in images:
                 rows, present = self._places(some)
-                at = torch.from_numpy(np.where(present, rows, len(self._boxes))).to(self._device)
+                at = torch.where(present, rows, len(self._boxes))
                 x = self._resident.index_select(0, at.flatten()).unflatten(0, at.shape)
-                yield SetBatch(x, (at < len(self._boxes)).to(x.dtype))
-            return
+                yield SetBatch(x, present.to(x.dtype))
+        elif images:
+            # the one wait for the device in a pass: the file is read on the host
+            order = torch.cat(list(images)).cpu()
+            yield from self._stream(order.split([len(some) for some in images]))
+
+    def _stream(self, images: Sequence[Tensor]) -> Iterator[SetBatch]:
         with ThreadPoolExecutor(max_workers=1) as reader:
             upcoming = reader.submit(self._padded, images[0])
             for following in [*images[1:], None]:
@@ -57,19 +69,19 @@ class Proposals:
                     x.to(self._device, non_blocking=True), mask.to(self._device, non_blocking=True)
                 )
 
-    def _places(self, images: Array) -> tuple[Array, Array]:
+    def _places(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Rows of some images' proposals (B, N), and which of them there are."""
-        place = np.arange(self._set_size)
-        return self._start[images][:, None] + place, place < self._count[images][:, None]
+        start, count = (of.index_select(0, images) for of in (self._start, self._count))
+        return start.unsqueeze(-1) + self._slots, self._slots < count.unsqueeze(-1)
 
-    def _padded(self, images: Array) -> tuple[Tensor, Tensor]:
+    def _padded(self, images: Tensor) -> tuple[Tensor, Tensor]:
         rows, present = self._places(images)
         x = torch.zeros(*rows.shape, self._features.shape[1] + 4)
-        x[torch.from_numpy(present)] = self._read(rows[present])
-        mask = torch.from_numpy(present).float()
+        x[present] = self._read(rows[present].numpy())
+        mask = present.float()
         pin = self._device.type == "cuda"
         return (x.pin_memory(), mask.pin_memory()) if pin else (x, mask)
 
-    def _read(self, rows: Array) -> Tensor:
+    def _read(self, rows: Array | slice) -> Tensor:
         both = np.concatenate([self._features[rows], self._boxes[rows]], axis=1, dtype=np.float32)
         return torch.from_numpy(both)

@@ -112,7 +112,7 @@ def _proposals(
     )
     box = np.concatenate([box, np.concatenate([corner, corner + side], -1)], 1)
     shown = np.concatenate([shown, np.arange(extra) < wanted[:, None]], 1)
-    strength = np.concatenate([np.ones(copy.shape) * np.ones((count, 1)), 0.5 * part], 1)
+    strength = np.concatenate([np.ones((count, len(copy))), 0.5 * part], 1)
 
     size = np.tile(box[..., 2:] - box[..., :2], 2)
     box = box + rng.normal(0, _JITTER, box.shape) * size

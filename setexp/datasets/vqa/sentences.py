@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from setexp.datasets.array_store import Array
-from setexp.datasets.vqa.questions import ANSWERS
 from setexp.datasets.vqa.scenes import COLOURS, DIGITS, NOUNS, Scenes
+from setexp.ops.votes import PEOPLE
 
 # Sentence, what it asks for, and whether it names a colour. "{one}" and "{many}" are the noun.
 TEMPLATES = (
@@ -100,7 +100,7 @@ def answer(scenes: Scenes, image: Array, template: Array, noun: Array, colour: A
 
 def people(rng: np.random.Generator, asked: Asked) -> Array:
     """What ten people say, coded as the truth is: (Q, 10)."""
-    shape = (len(asked.truth), ANSWERS)
+    shape = (len(asked.truth), PEOPLE)
     truth, asks = asked.truth[:, None], _ASKS[asked.template][:, None]
     wrong = np.select([asks == name for name in _WRONG], list(_WRONG.values()))
     wrong = np.minimum(wrong + _WRONG_EACH * truth * (asks == "count"), 0.35)

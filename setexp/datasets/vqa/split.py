@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from setexp.datasets.array_store import Array, Store
-from setexp.datasets.vqa.questions import ANSWERS
 from setexp.datasets.vqa.rows import Proposals
 from setexp.datasets.vqa.vocabulary import Vocabulary, numbers_in
 from setexp.errors import ConfigError
+from setexp.ops.votes import PEOPLE
 from setexp.sets import Batch
 
 Arrays = dict[str, Array]
@@ -90,28 +90,20 @@ class Split:
     def __init__(
         self, arrays: Arrays, proposals: Proposals, classes: int, device: torch.device
     ) -> None:
-        self.image = arrays["image"]
         self._proposals, self._classes = proposals, classes
-        self._tensors = {
-            name: torch.from_numpy(rows).to(device)
-            for name, rows in arrays.items()
-            if name != "image"
-        }
+        self._tensors = {name: torch.from_numpy(rows).to(device) for name, rows in arrays.items()}
+        self._image = self._tensors.pop("image")
 
     def __len__(self) -> int:
-        return len(self.image)
+        return len(self._image)
 
     def batches(self, rows: Sequence[Tensor]) -> Iterator[Batch]:
         """A batch of each list of questions, int64 (B,) on the device."""
-        if not rows:
-            return
-        # the one wait for the device in a pass: places in the store are looked up on the host
-        places = self.image[torch.cat(list(rows)).cpu().numpy()]
-        images = np.split(places, np.cumsum([len(some) for some in rows])[:-1])
+        images = [self._image.index_select(0, some) for some in rows]
         for some, given in zip(rows, self._proposals.batches(images), strict=True):
             aux = {name: rows.index_select(0, some) for name, rows in self._tensors.items()}
             answer = aux.pop("answer")
             # one class more, for answers that have none
             votes = given.x.new_zeros(len(some), self._classes + 1)
             votes.scatter_add_(1, answer, torch.ones_like(answer, dtype=votes.dtype))
-            yield Batch(given, votes[:, :-1] / ANSWERS, aux)
+            yield Batch(given, votes[:, :-1] / PEOPLE, aux)

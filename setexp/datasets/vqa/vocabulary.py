@@ -34,14 +34,14 @@ class Vocabulary(NamedTuple):
 
 def prepare_vocabulary(path: Path, stores: Sequence[Store]) -> Vocabulary:
     """Count the words and answers of stores of questions and write them, unless that was done."""
-    made_from = [store.digest for store in stores]
-    content = read_json(path) if path.exists() else {}
-    if (content.get("layout"), content.get("from")) != (LAYOUT, made_from):
+    try:
+        return read_vocabulary(path, stores)
+    except ConfigError:  # it is to be made
         words = _ordered([(store.texts("words"), store.array("word")) for store in stores])
         answers = _ordered([(store.texts("answers"), store.array("answer")) for store in stores])
-        content = {"layout": LAYOUT, "from": made_from, "words": words, "answers": answers}
-        write_text(path, json.dumps(content, indent=0) + "\n")
-    return Vocabulary(content["words"], content["answers"])
+    about = {"layout": LAYOUT, "from": [store.digest for store in stores]}
+    write_text(path, json.dumps({**about, "words": words, "answers": answers}, indent=0) + "\n")
+    return Vocabulary(words, answers)
 
 
 def read_vocabulary(path: Path, stores: Sequence[Store]) -> Vocabulary:
@@ -54,7 +54,7 @@ def read_vocabulary(path: Path, stores: Sequence[Store]) -> Vocabulary:
         content: dict[str, Any] = read_json(path) or {}
         same = (content["layout"], content["from"]) == (LAYOUT, [s.digest for s in stores])
         vocabulary = Vocabulary(content["words"], content["answers"])
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path} is missing or no vocabulary ({error}); prepare again") from None
     if not same:
         raise ConfigError(f"{path} is of other questions, or another version; prepare again")

@@ -61,10 +61,19 @@ def read_questions(
         where: the questions are from, for complaints.
 
     Raises:
-        ConfigError: a question about an unknown scene, with an unknown word or answer, or one that
-            lacks something.
+        ConfigError: a question about an unknown scene, with an unknown word or answer; a scene or
+            a question that lacks something.
     """
-    rows = {scene["image_index"]: row for row, scene in enumerate(scenes)}
+    try:
+        rows = {scene["image_index"]: row for row, scene in enumerate(scenes)}
+        objects, count = _objects(scenes)
+    except ConfigError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{where}: their scene file has scenes that are not CLEVR's ({type(error).__name__}:"
+            f" {error}); unpack it again"
+        ) from None
     number = {word: i + 1 for i, word in enumerate(vocabulary)}
     answers = {answer: i for i, answer in enumerate(ANSWERS)}
     try:
@@ -84,7 +93,6 @@ def read_questions(
     padded = np.zeros((len(texts), length.max(initial=0)), dtype=np.int16)
     padded[np.arange(padded.shape[1]) < length[:, None]] = words
     scene = np.array([rows[index] for index in asked], dtype=np.int64)
-    objects, count = _objects(scenes)
     return QuestionArrays(objects, count, padded, length, np.array(answer, dtype=np.int64), scene)
 
 

@@ -6,6 +6,9 @@ import hashlib
 import io
 import json
 import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,10 +24,11 @@ from setexp.errors import ConfigError
 from setexp.files import write_bytes
 
 SPLITS = ("train", "val")
-# Part of every name of kept arrays: raise it when the same seed gives other questions.
+# Part of every name of kept arrays: raise it when the same seed or files give others.
 VERSION = 1
-# Scenes made together and kept in one file; whole blocks of the generator.
-_PART = 4 * BLOCK
+# Scenes made together and kept in one file, of which scenes are a function; whole blocks of
+# the generator.
+PART = 4 * BLOCK
 
 
 class Recipe(NamedTuple):
@@ -65,20 +69,26 @@ def official(root: Path) -> tuple[dict[str, QuestionArrays], list[str], str]:
         ConfigError: a file is missing or does not fit the others; see `read_questions`.
     """
     paths = official_paths(root)
-    content = {path: _read(path) for pair in paths.values() for path in pair}
-    key = _hash("".join(_hash(text) for text in content.values()).encode())
+    files = [path for pair in paths.values() for path in pair]
+    key = _hash(f"{VERSION} {[_hash_of(path) for path in files]}".encode())
     folder = root / "clevr" / f"questions-real-{key}"
     known = folder / "vocabulary.json"
     if not known.exists():
-        parsed = {path: parse_official(path) for path in content}
-        texts = (question["question"] for question in parsed[paths["train"][1]])
-        words = sorted({word for text in texts for word in words_of(text)})
-        for split, (scenes, questions) in paths.items():
-            arrays = read_questions(parsed[scenes], parsed[questions], words, where=str(questions))
-            _save(folder / f"{split}.npz", arrays)
-        write_bytes(known, json.dumps(words).encode())
+        with sole_writer(known):
+            if not known.exists():  # another process may have finished meanwhile
+                _keep_official(paths, folder, known)
     arrays_of = {split: _load(folder / f"{split}.npz") for split in SPLITS}
     return arrays_of, json.loads(known.read_text()), key
+
+
+def _keep_official(paths: dict[str, tuple[Path, Path]], folder: Path, known: Path) -> None:
+    parsed = {path: parse_official(path) for pair in paths.values() for path in pair}
+    texts = (question["question"] for question in parsed[paths["train"][1]])
+    words = sorted({word for text in texts for word in words_of(text)})
+    for split, (scenes, questions) in paths.items():
+        arrays = read_questions(parsed[scenes], parsed[questions], words, where=str(questions))
+        _save(folder / f"{split}.npz", arrays)
+    write_bytes(known, json.dumps(words).encode())  # last: what says that all of it is there
 
 
 def procedural(root: Path, split: str, count: int, recipe: Recipe) -> QuestionArrays:
@@ -93,7 +103,7 @@ def procedural(root: Path, split: str, count: int, recipe: Recipe) -> QuestionAr
     with tqdm(
         total=count, desc=f"CLEVR questions {split}", unit="scene", disable=None, leave=False
     ) as bar:
-        for start, stop in part_spans(count, _PART):
+        for start, stop in part_spans(count, PART):
             path = folder / f"{split}-{start:06d}-{stop:06d}.npz"
             if not path.exists():
                 with sole_writer(path):
@@ -121,9 +131,11 @@ def draw(
     return scenes, list(generate(scenes, recipe.data_seed))
 
 
-def _read(path: Path) -> bytes:
+@contextmanager
+def _opened(path: Path) -> Iterator[io.BufferedReader]:
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            yield file
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be read ({error.strerror}); unpack the release there or link to it, or"
@@ -137,13 +149,15 @@ def parse_official(path: Path) -> list[dict[str, Any]]:
     Raises:
         ConfigError: it cannot be read or is none.
     """
-    name, text = "scenes" if "scenes" in path.stem else "questions", _read(path)
-    try:
-        entries = json.loads(text)[name]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"{path} is no CLEVR file of {name} ({type(error).__name__}: {error}); unpack it again"
-        ) from None
+    name = "scenes" if "scenes" in path.stem else "questions"
+    with _opened(path) as file:
+        try:
+            entries = json.load(file)[name]
+        except (ValueError, KeyError, TypeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise ConfigError(
+                f"{path} is no CLEVR file of {name} ({reason}); unpack it again"
+            ) from None
     if not isinstance(entries, list) or not entries:
         raise ConfigError(f"{path} lists no {name}; unpack it again")
     return entries
@@ -159,8 +173,13 @@ def _load(path: Path) -> QuestionArrays:
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
             return QuestionArrays(*(kept[name] for name in QuestionArrays._fields))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise ConfigError(f"{path} is damaged ({error}); delete it") from None
+
+
+def _hash_of(path: Path) -> str:
+    with _opened(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _hash(content: bytes) -> str:
