@@ -14,7 +14,14 @@ import torch
 
 from setexp.datasets.clevr.questions.families import CHOICES, FAMILIES
 from setexp.datasets.clevr.questions.generator import Balance, generate
-from setexp.datasets.clevr.questions.program import ANSWERS, ATTRIBUTES, Node, evaluate, execute
+from setexp.datasets.clevr.questions.program import (
+    ANSWERS,
+    ATTRIBUTES,
+    RELATIONS,
+    Node,
+    evaluate,
+    execute,
+)
 from setexp.datasets.clevr.questions.view import ONLY, PHRASES, SIZE, View
 from setexp.datasets.clevr.questions.wording import vocabulary, words_of
 from setexp.datasets.clevr.scenes import sample_scenes, to_official
@@ -210,6 +217,19 @@ def test_few_relations_are_idle(scenes: list[dict[str, Any]], questions: list[Qu
                     fits = {i for i in fits if scene["objects"][i][attribute] == word}
                 idle.append(values[end] == fits)
     assert 0.08 <= np.mean(idle) <= 0.12
+
+
+def test_a_part_of_a_union_may_be_all_that_stands_in_a_relation_but_not_everything(
+    questions: list[Question],
+) -> None:
+    bare = Counter[str]()
+    for question in questions:
+        program = question["program"]
+        for union in (node for node in program if node["function"] == "union"):
+            for part in (program[i] for i in union["inputs"]):
+                assert part["function"] != "scene"
+                bare.update(part["value_inputs"] if part["function"] == "relate" else ())
+    assert set(bare) == set(RELATIONS) and min(bare.values()) >= 5
 
 
 def test_both_relations_of_an_intersection_matter(

@@ -119,7 +119,7 @@ class Search:
                 within, stack = stack[-1], stack[:-1]
             options = self._within(within, at, one)
         said = leaves_open(self.family.empty[choice], options.codes % len(PHRASES))
-        if self._in_union(at):
+        if self._in_union(at) and kind == "some":  # a part of a union is never everything
             said &= options.codes > 0
         options = _some(options, said)
         if sides:
