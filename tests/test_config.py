@@ -239,6 +239,7 @@ RULES = [
     ([POLYGONS, "trainer.lr=-0.1"], "trainer.lr=-0.1: at least 0"),
     ([POLYGONS, "trainer.lr=nan"], "trainer.lr=nan: at least 0"),
     ([POLYGONS, "trainer.lr_warmup=-1"], "trainer.lr_warmup=-1: at least 0"),
+    ([POLYGONS, "trainer.lr_warmup_epochs=-1"], "trainer.lr_warmup_epochs=-1: at least 0"),
     ([POLYGONS, "trainer.lr_decay=-1.0"], "trainer.lr_decay=-1.0: at least 0"),
     ([POLYGONS, "trainer.lr_decay_steps=0"], "trainer.lr_decay_steps=0: at least 1"),
     (
