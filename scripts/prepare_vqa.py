@@ -21,7 +21,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 def main() -> int:
     """Prepare what is there; 0 = done, 2 = the files or an argument is at fault."""
     from setexp.datasets.array_store import Store
-    from setexp.datasets.vqa.prepare import LEARNED, prepare, real_folder, vocabulary_path
+    from setexp.datasets.vqa.prepare import (
+        LEARNED,
+        prepare,
+        real_folder,
+        vectors_of,
+        vocabulary_path,
+    )
     from setexp.errors import ConfigError
     from setexp.files import read_json
 
@@ -31,6 +37,7 @@ def main() -> int:
     parser.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="stored")
     parser.add_argument("--part-images", type=int, default=500, help="the unit of resuming")
     parser.add_argument("--verify", action="store_true", help="re-read stores that exist already")
+    parser.add_argument("--vectors", type=Path, help="word vectors, in GloVe's text format")
     options = parser.parse_args()
     folder = real_folder(options.root)
     try:
@@ -41,6 +48,8 @@ def main() -> int:
             store = Store(path).verify() if options.verify else Store(path)
             print(f"{path}: content {store.digest}")
         for learned in LEARNED:
+            if options.vectors is not None:
+                print(f"{vectors_of(folder, learned, options.vectors)}: word vectors")
             path = vocabulary_path(folder, learned)
             content = read_json(path)
             print(f"{path}: {len(content['words'])} words, {len(content['answers'])} answers")
