@@ -48,11 +48,11 @@ def main() -> int:
             store = Store(path).verify() if options.verify else Store(path)
             print(f"{path}: content {store.digest}")
         for learned in LEARNED:
-            if options.vectors is not None:
-                print(f"{vectors_of(folder, learned, options.vectors)}: word vectors")
             path = vocabulary_path(folder, learned)
             content = read_json(path)
             print(f"{path}: {len(content['words'])} words, {len(content['answers'])} answers")
+        if options.vectors is not None:
+            print(f"{vectors_of(folder, 'train', options.vectors)}: word vectors")
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
