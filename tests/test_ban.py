@@ -247,6 +247,13 @@ def test_the_learning_rate_is_bans() -> None:
     )
 
 
+def test_an_order_of_padding_is_refused() -> None:
+    message = complaint("experiment=ban_po_u", "scale=smoke", "encoder.order.permute.masked=false")
+    assert message == (
+        "task.encoder.order: permute.masked=false: sets of proposals are padded; set it to true"
+    )
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

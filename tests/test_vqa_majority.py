@@ -94,6 +94,13 @@ def test_what_an_earlier_version_prepared_is_completed(tmp_path: Path) -> None:
         make(tmp_path, **BAN, features=4).sizes("val")
 
 
+def test_answers_of_other_questions_are_refused(root: Path) -> None:
+    folder = real_folder(root)
+    shutil.copy(answers_path(folder, "train"), answers_path(folder, "val"))
+    with pytest.raises(ConfigError, match=r"answers-val.h5 was prepared for other questions than"):
+        make(root, **BAN).sizes("val")
+
+
 def test_the_official_majority_is_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,8 +23,11 @@ class ReadInOrder(nn.Module):
         features: D. projected: features that are kept of them, P. width: of the LSTM, H.
         permute: sets of rows (B, N, P + 5) to assignments (B, N, N); null: read as they come.
 
-    Shapes: features (B, N, D), boxes (B, N, 4), logits (B, G, N) and mask (B, N) to the last cell
-    states (B, G, H).
+    Shapes: features (B, N, D), boxes (B, N, 4), zeros where there is padding, logits (B, G, N) and
+    mask (B, N) to the last cell states (B, G, H).
+
+    Raises:
+        ValueError: an order that takes padding for elements.
     """
 
     def __init__(
@@ -36,6 +39,8 @@ class ReadInOrder(nn.Module):
         permute: PermutationOptimisation | None,
     ) -> None:
         super().__init__()
+        if permute is not None and not permute.masked:
+            raise ValueError("permute.masked=false: sets of proposals are padded; set it to true")
         self.project, self.permute, self.width = Linear(features, projected), permute, width
         self.lstm = LSTM(projected + 5, width)
 

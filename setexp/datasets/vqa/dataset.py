@@ -123,6 +123,8 @@ class VQA:
         chosen = (self._majority, self._most_words, self._relative)
         if chosen != (None, None, False):  # runs from before there was a choice keep theirs
             content += map(str, chosen)
+            if self._majority is not None and self.source == "real":
+                content += [Store(answers_path(self._real, s)).digest for s in LABELLED]
         text = " ".join(map(str, (self.learned, self.set_size, self.classes, *content)))
         return f"vqa-{self.source}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
@@ -213,14 +215,14 @@ class VQA:
             arrays = joined(
                 [
                     numbered(
-                        Store(path),
+                        Store(asked),
                         images,
                         self._numbers,
                         self.classes,
                         answers=self._written(folder, name),
                         most_words=self._most_words,
                     )
-                    for name, path in zip(names, paths, strict=True)
+                    for name, asked in zip(names, paths, strict=True)
                 ]
             )
             if split == "train" and self._majority is None:  # nothing is learned from the others

@@ -39,11 +39,16 @@ def numbered(
         as a place in the store of proposals, question_id, kind, counting (Q,), partner (Q, K).
 
     Raises:
-        ConfigError: the questions were prepared for other proposals.
+        ConfigError: the questions were prepared for other proposals, or the answers for other
+            questions.
     """
     if questions.about["images"] != images.digest:
         raise ConfigError(
             f"{questions.path} was prepared for other proposals than {images.path}; prepare again"
+        )
+    if answers is not None and answers.about["key"] != questions.about["key"]:
+        raise ConfigError(
+            f"{answers.path} was prepared for other questions than {questions.path}; prepare again"
         )
     word, given = questions.array("word"), questions if answers is None else answers
     if most_words is not None:
