@@ -21,7 +21,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 def main() -> int:
     """Prepare what is there; 0 = done, 2 = the files or an argument is at fault."""
     from setexp.datasets.array_store import Store
-    from setexp.datasets.vqa.prepare import LEARNED, prepare, real_folder, vocabulary_path
+    from setexp.datasets.vqa.prepare import (
+        LEARNED,
+        prepare,
+        real_folder,
+        vectors_of,
+        vocabulary_path,
+    )
     from setexp.datasets.vqa.proposals import PART_IMAGES
     from setexp.errors import ConfigError
     from setexp.files import read_json
@@ -32,6 +38,7 @@ def main() -> int:
     parser.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="stored")
     parser.add_argument("--part-images", type=int, default=PART_IMAGES, help="the unit of resuming")
     parser.add_argument("--verify", action="store_true", help="re-read stores that exist already")
+    parser.add_argument("--vectors", type=Path, help="word vectors, in GloVe's text format")
     options = parser.parse_args()
     folder = real_folder(options.root)
     try:
@@ -45,6 +52,8 @@ def main() -> int:
             path = vocabulary_path(folder, learned)
             content = read_json(path)
             print(f"{path}: {len(content['words'])} words, {len(content['answers'])} answers")
+        if options.vectors is not None:
+            print(f"{vectors_of(folder, 'train', options.vectors)}: word vectors")
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

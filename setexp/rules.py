@@ -14,6 +14,7 @@ _LEAST = {
     "slice": 1,
     "lr": 0,
     "lr_warmup": 0,
+    "lr_warmup_epochs": 0,
     "lr_decay": 0,
     "lr_decay_steps": 1,
     "lr_max": 0,
@@ -37,6 +38,7 @@ def broken_rules(nodes: dict[str, Any]) -> list[str]:
         *_places(nodes),
         *_guess(nodes),
         *_representation(nodes),
+        *_counts(nodes),
         *_inner_steps(nodes),
         *_trainer(nodes),
         *_cross_validation(nodes),
@@ -130,6 +132,17 @@ def _representation(nodes: dict[str, Any]) -> list[str]:
             "only a decoder with a set encoder has a representation loss; set it to 0"
         ]
     return []
+
+
+def _counts(nodes: dict[str, Any]) -> list[str]:
+    """A decoder that adds a count needs an encoder that counts, and the other way round."""
+    counts = nodes["task"].get("decoder", {}).get("counts")
+    if counts is None or (nodes["task"]["encoder"].get("count") is None) == (counts == 0):
+        return []
+    return [
+        f"decoder.counts={counts}: give the numbers of what encoder.count yields, and 0 where that "
+        "is null"
+    ]
 
 
 def _inner_steps(nodes: dict[str, Any]) -> list[str]:

@@ -20,6 +20,7 @@ _AS_BEFORE: dict[str, dict[str, Any]] = {
         "drop_last": True,
         "slice": None,
         "lr_max": None,
+        "lr_warmup_epochs": 0,
         "milestones": [],
         "average_from": None,
     },

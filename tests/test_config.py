@@ -96,7 +96,7 @@ def test_a_tables_command_starts_from_its_first_experiment(tmp_path: Path) -> No
         ("trainer.lr=abc", "trainer.lr=abc: Value 'abc' of type 'str' could not be converted"),
         ("trainer.select=worst", "trainer.select=worst: Invalid value 'worst', expected one of"),
         ("seeds=0", "seeds=0: Invalid value"),
-        ("decoder=nope", "decoder=nope: unknown; choose one of bilstm, channels, "),
+        ("decoder=nope", "decoder=nope: unknown; choose one of ban_answers, bilstm, "),
         ("scale=huge", "scale=huge: unknown; choose one of paper, small, smoke"),
         ("pooling=max", "Could not override 'pooling'. Did you mean to override pooling@encoder"),
     ],
@@ -243,6 +243,7 @@ RULES = [
     ([POLYGONS, "trainer.lr=-0.1"], "trainer.lr=-0.1: at least 0"),
     ([POLYGONS, "trainer.lr=nan"], "trainer.lr=nan: at least 0"),
     ([POLYGONS, "trainer.lr_warmup=-1"], "trainer.lr_warmup=-1: at least 0"),
+    ([POLYGONS, "trainer.lr_warmup_epochs=-1"], "trainer.lr_warmup_epochs=-1: at least 0"),
     ([POLYGONS, "trainer.lr_decay=-1.0"], "trainer.lr_decay=-1.0: at least 0"),
     ([POLYGONS, "trainer.lr_decay_steps=0"], "trainer.lr_decay_steps=0: at least 1"),
     (

@@ -69,10 +69,10 @@ def test_a_diverged_run_exits_with_code_1_and_one_line(
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["experiment=nope"], "error: experiment=nope: unknown; choose one of clevr_dspn, "),
+        (["experiment=nope"], "error: experiment=nope: unknown; choose one of ban, "),
         (
             [POLYGONS, "decoder=nope"],
-            "error: decoder=nope: unknown; choose one of bilstm, channels, ",
+            "error: decoder=nope: unknown; choose one of ban_answers, bilstm, ",
         ),
         ([POLYGONS, "trainer.lr=abc"], "error: trainer.lr=abc: Value 'abc' of type 'str' could"),
         ([POLYGONS, "dataset.foo=1"], "error: dataset.foo: unknown key; dataset has _target_, "),

@@ -40,6 +40,7 @@ STEPS = {
     "counting_toy": 8,
     "graphs": 36,  # of 6 models
     "vqa": 8,
+    "ban": 8,
 }
 # The others' data is procedural where the real one is missing.
 SYNTHETIC = (

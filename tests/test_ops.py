@@ -341,7 +341,7 @@ def test_layers_start_as_pytorchs_where_asked() -> None:
     assert Linear(3, 2, bias=False, init=LinearInit.pytorch).bias is None
 
 
-def test_lstm_is_pytorchs() -> None:
+def both_lstms() -> tuple[LSTM, nn.LSTM]:
     ours, theirs = LSTM(3, 4), nn.LSTM(3, 4, batch_first=True)
     nn.init.normal_(ours.from_input.bias)
     nn.init.normal_(ours.from_hidden.bias)
@@ -353,9 +353,25 @@ def test_lstm_is_pytorchs() -> None:
             "bias_hh_l0": ours.from_hidden.bias,
         }
     )
+    return ours, theirs
+
+
+def test_lstm_is_pytorchs() -> None:
+    ours, theirs = both_lstms()
     x, hidden, cell = torch.randn(2, 5, 3), torch.randn(2, 4), torch.randn(2, 4)
     expected, _ = theirs(x, (hidden.unsqueeze(0), cell.unsqueeze(0)))
     assert_close(ours(x, hidden, cell), expected)
+
+
+def test_the_last_cell_is_that_after_the_last_element_that_is_there() -> None:
+    ours, theirs = both_lstms()
+    x, mask = torch.randn(4, 5, 3), torch.zeros(4, 5)
+    for row, there in enumerate(([0, 1, 2, 3, 4], [0, 1], [1, 3, 4], [])):
+        mask[row, there] = 1
+        expected = theirs(x[row : row + 1, there])[1][1][0] if there else torch.zeros(1, 4)
+        found = ours.last_cell(x[row : row + 1], mask[row : row + 1])
+        assert_close(found, expected)
+    assert ours.last_cell(x, mask).shape == (4, 4)
 
 
 def test_each_gate_of_the_lstm_is_xavier_uniform() -> None:

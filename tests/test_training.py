@@ -95,6 +95,12 @@ def test_learning_rates_change_at_the_start_of_epochs() -> None:
     assert rates == [8.0, 8.0, 4.0, 2.0, 2.0]
 
 
+def test_learning_rates_warm_up_from_epoch_to_epoch() -> None:
+    trainer = Trainer(lr=8.0, lr_warmup_epochs=4, lr_epochs=[5], lr_factor=0.25)
+    rates = [learning_rate(trainer, epoch, step=10 * epoch) for epoch in range(7)]
+    assert rates == [2.0, 4.0, 6.0, 8.0, 8.0, 2.0, 2.0]
+
+
 def test_learning_rates_warm_up_and_decay_with_every_step() -> None:
     trainer = Trainer(lr=8.0, lr_warmup=4, lr_decay=0.25, lr_decay_steps=4)
     rates = [learning_rate(trainer, epoch=0, step=step) for step in (0, 1, 2, 3, 4, 6, 8)]

@@ -214,8 +214,7 @@ def test_sizes_are_those_of_the_thesis() -> None:
 
 def test_a_count_that_nothing_takes_is_refused() -> None:
     assert complaint("experiment=vqa_counting", "decoder.counts=0") == (
-        "task: decoder.counts=0: give the numbers of what encoder.count yields, and 0 where that "
-        "is null"
+        "decoder.counts=0: give the numbers of what encoder.count yields, and 0 where that is null"
     )
 
 

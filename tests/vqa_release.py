@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,7 @@ def write_questions(folder: Path, split: str, items: Sequence[tuple[Any, ...]]) 
             "question_id": key,
             "image_id": image,
             "answer_type": kind,
+            "multiple_choice_answer": Counter(said).most_common(1)[0][0],
             "answers": [{"answer": a, "answer_id": n} for n, a in enumerate(said, start=1)],
         }
         for key, image, _, said, kind in items

@@ -130,11 +130,29 @@ class LSTM(nn.Module):
         outputs = []
         # the input's share of the gates is one product for all positions
         for gates in self.from_input(inputs).unbind(-2):
-            i, f, g, o = (gates + self.from_hidden(hidden)).chunk(4, dim=-1)
-            cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
-            hidden = torch.sigmoid(o) * torch.tanh(cell)
+            hidden, cell = self._step(gates, hidden, cell)
             outputs.append(hidden)
         return torch.stack(outputs, dim=-2)
+
+    def last_cell(self, inputs: Tensor, mask: Tensor) -> Tensor:
+        """The cell after the last element that is there, from zeros; padding is passed over.
+
+        Shapes: inputs (B, N, in_features) and mask (B, N) to (B, hidden).
+        """
+        gates = self.from_input(inputs)
+        hidden = cell = gates.new_zeros(*gates.shape[:-2], gates.shape[-1] // 4)
+        for share, present in zip(gates.unbind(-2), mask.unsqueeze(-1).unbind(-2), strict=True):
+            read = self._step(share, hidden, cell)
+            hidden, cell = (
+                torch.where(present > 0, new, old)
+                for new, old in zip(read, (hidden, cell), strict=True)
+            )
+        return cell
+
+    def _step(self, gates: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        i, f, g, o = (gates + self.from_hidden(hidden)).chunk(4, dim=-1)
+        cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
+        return torch.sigmoid(o) * torch.tanh(cell), cell
 
 
 class GRUCell(nn.Module):

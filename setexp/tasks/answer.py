@@ -25,11 +25,6 @@ class Answer(nn.Module):
 
     def __init__(self, *, encoder: nn.Module, decoder: nn.Module, loss: nn.Module) -> None:
         super().__init__()
-        if (encoder.count is None) != (decoder.counts == 0):
-            raise ValueError(
-                f"decoder.counts={decoder.counts}: give the numbers of what encoder.count yields, "
-                "and 0 where that is null"
-            )
         self.encoder, self.decoder, self.loss = encoder, decoder, loss
 
     def forward(self, batch: Batch, steps: int | None = None) -> Outcome:

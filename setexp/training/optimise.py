@@ -38,6 +38,7 @@ def learning_rate(trainer: Trainer, epoch: int, step: int) -> float:
     if trainer.lr_max is not None:
         rate = min(rate, trainer.lr_max)
     warmth = min(1.0, (step + 1) / max(trainer.lr_warmup, 1))
+    warmth *= min(1.0, (epoch + 1) / max(trainer.lr_warmup_epochs, 1))
     return rate * warmth * trainer.lr_decay ** (step / trainer.lr_decay_steps)
 
 

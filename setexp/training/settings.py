@@ -43,6 +43,7 @@ class Trainer:
         clip: largest gradient norm of all parameters of one seed; null for none.
         lr_epochs, lr_factor: multiply the learning rate at the start of each of these epochs.
         lr_warmup: steps in which the learning rate grows linearly to what it is to be.
+        lr_warmup_epochs: epochs in which it grows likewise, by the same amount after each.
         lr_decay, lr_decay_steps: multiply it by lr_decay in so many steps, a little in each.
         lr_max: largest learning rate; null for no limit.
         inner_steps, inner_epochs: inner steps of the decoder in training, [20, 40] with [50] being
@@ -75,6 +76,7 @@ class Trainer:
     lr_epochs: list[int] = field(default_factory=list)
     lr_factor: float = 1.0
     lr_warmup: int = 0
+    lr_warmup_epochs: int = 0
     lr_decay: float = 1.0
     lr_decay_steps: int = 1
     lr_max: float | None = None

@@ -11,9 +11,11 @@ import torch
 from setexp.datasets.array_store import Store
 from setexp.datasets.passes import batch_rows
 from setexp.datasets.pictures import fits
+from setexp.datasets.vqa.majority import majority_answers
 from setexp.datasets.vqa.prepare import (
     LABELLED,
     LEARNED,
+    answers_path,
     images_path,
     questions_path,
     real_folder,
@@ -41,6 +43,11 @@ class VQA:
         features: D of a proposal.
         words: the largest number of a word plus 1, at least the vocabulary's size plus 1.
         classes: so many of the most frequent answers.
+        majority: instead, answers that the majority gave to at least so many questions of train and
+            val, of which there may be `classes`; people's answers count as they were written, and
+            no question is left out. null for the former.
+        most_words: L, later words are cut off; null for the longest question's.
+        relative: boxes in shares of the image's sides instead of pixels.
         objects, duplicates, distractors, train_images, val_images, test_images, data_seed: of
             procedural scenes; see `Recipe`.
 
@@ -49,7 +56,7 @@ class VQA:
         answers: texts of the classes' answers; "" of classes that no answer has.
 
     Splits: train, val, test, test_dev. Questions of train without any of these answers are left
-    out. Batches: input x (B, N, D + 4), features and a box in pixels; target (B, C), the share of
+    out. Batches: input x (B, N, D + 4), features and a box; target (B, C), the share of
     the ten people who gave each answer; aux `word` (B, L), 0 where there is none, `length`,
     `question_id`, `kind` (a place in `KINDS`, or -1 where nobody answered), `counting` (B,), and
     `partner` (B, K) the question_ids of complementary questions, or -1.
@@ -68,6 +75,9 @@ class VQA:
         features: int,
         words: int,
         classes: int,
+        majority: int | None = None,
+        most_words: int | None = None,
+        relative: bool = False,
         objects: int,
         duplicates: int,
         distractors: int,
@@ -86,6 +96,10 @@ class VQA:
         self._root, self._real = Path(root).expanduser(), real_folder(Path(root).expanduser())
         self.learned, self.set_size = learned, set_size
         self._words, self.classes, self._features = words, classes, features
+        for name, least in (("majority", majority), ("most_words", most_words)):
+            if least is not None and least < 1:
+                raise ConfigError(f"dataset.{name}={least}: at least 1, or null")
+        self._majority, self._most_words, self._relative = majority, most_words, relative
         prepared = vocabulary_path(self._real, learned).exists()
         if source == "real" and not prepared:
             raise ConfigError(
@@ -116,6 +130,11 @@ class VQA:
             content = [Store(path).digest for path in paths]
         else:
             content = [procedural_folder(self._root, self._recipe, self._images).name]
+        chosen = (self._majority, self._most_words, self._relative)
+        if chosen != (None, None, False):  # runs from before there was a choice keep theirs
+            content += map(str, chosen)
+            if self._majority is not None and self.source == "real":
+                content += [Store(answers_path(self._real, s)).digest for s in LABELLED]
         text = " ".join(map(str, (self.learned, self.set_size, self.classes, *content)))
         return f"vqa-{self.source}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
@@ -170,8 +189,19 @@ class VQA:
                     f"dataset.words={self._words}: the questions have {len(numbers.words)} words;"
                     f" give at least {len(numbers.words) + 1}"
                 )
+            if self._majority is not None:
+                numbers = numbers._replace(answers=self._majority_answers(folder, self._majority))
             self._vocabulary = numbers
         return self._vocabulary
+
+    def _majority_answers(self, folder: Path, least: int) -> list[str]:
+        answers = majority_answers([Store(answers_path(folder, s)) for s in LABELLED], least)
+        if len(answers) > self.classes:
+            raise ConfigError(
+                f"dataset.classes={self.classes}: the majority gave {len(answers)} answers to at"
+                f" least dataset.majority={least} questions; give at least {len(answers)}"
+            )
+        return answers
 
     def _folder(self) -> Path:
         if self.source == "real":
@@ -201,9 +231,19 @@ class VQA:
             path = images_path(folder, names[0])
             images = Store(path)
             arrays = joined(
-                [numbered(Store(p), images, self._numbers, self.classes) for p in paths]
+                [
+                    numbered(
+                        Store(asked),
+                        images,
+                        self._numbers,
+                        self.classes,
+                        answers=self._written(folder, name),
+                        most_words=self._most_words,
+                    )
+                    for name, asked in zip(names, paths, strict=True)
+                ]
             )
-            if split == "train":  # nothing is learned from the others
+            if split == "train" and self._majority is None:  # nothing is learned from the others
                 kept = (arrays["answer"] < self.classes).any(1)
                 arrays = {name: rows[kept] for name, rows in arrays.items()}
             if path not in self._proposals:  # train and val share them
@@ -211,6 +251,12 @@ class VQA:
             proposals = self._proposals[path]
             self._opened[split] = Split(arrays, proposals, self.classes, self.device)
         return self._opened[split]
+
+    def _written(self, folder: Path, split: str) -> Store | None:
+        """A split's answers as they were written, where they count so."""
+        if self._majority is None or split not in LABELLED:
+            return None
+        return Store(answers_path(folder, split))
 
     def _proposals_of(self, store: Store) -> Proposals:
         shape, most = store.mapped("features").shape, int(store.array("count").max())
@@ -223,4 +269,10 @@ class VQA:
                 f"dataset.set_size={self.set_size}: {store.path} has images of {most} proposals"
             )
         resident = fits(4 * shape[0] * (shape[1] + 4), self.device)
-        return Proposals(store, set_size=self.set_size, device=self.device, resident=resident)
+        return Proposals(
+            store,
+            set_size=self.set_size,
+            device=self.device,
+            resident=resident,
+            relative=self._relative,
+        )

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from setexp.datasets.array_store import Store
+from setexp.datasets.vqa.majority import prepare_answers
 from setexp.datasets.vqa.proposals import PART_IMAGES, prepare_proposals
 from setexp.datasets.vqa.questions import QuestionFiles, prepare_questions
-from setexp.datasets.vqa.vocabulary import prepare_vocabulary
+from setexp.datasets.vqa.vectors import prepare_vectors
+from setexp.datasets.vqa.vocabulary import prepare_vocabulary, read_vocabulary
 from setexp.errors import ConfigError
 
 # Splits, as the official files name them, and the store of their images' proposals.
@@ -33,9 +35,19 @@ def questions_path(folder: Path, split: str) -> Path:
     return folder / f"questions-{split}.h5"
 
 
+def answers_path(folder: Path, split: str) -> Path:
+    """The store of a labelled split's answers as they were written."""
+    return folder / f"answers-{split}.h5"
+
+
 def vocabulary_path(folder: Path, learned: str) -> Path:
     """The vocabulary of "train" or "trainval"."""
     return folder / f"vocabulary-{learned}.json"
+
+
+def vectors_path(folder: Path, learned: str) -> Path:
+    """First rows of a word embedding, by the numbers of a vocabulary."""
+    return folder / f"vectors-{learned}.npy"
 
 
 def prepare(
@@ -73,9 +85,22 @@ def prepare(
         split: prepare_questions(questions_path(folder, split), files[split], stores[IMAGES[split]])
         for split in wanted
     }
+    said = [
+        prepare_answers(answers_path(folder, split), file, asked[split])
+        for split in LABELLED
+        if (file := files[split].annotations) is not None
+    ]
     for learned, splits in LEARNED.items():
         prepare_vocabulary(vocabulary_path(folder, learned), [asked[split] for split in splits])
-    return [store.path for store in (*stores.values(), *asked.values())]
+    return [store.path for store in (*stores.values(), *asked.values(), *said)]
+
+
+def vectors_of(folder: Path, learned: str, file: Path) -> Path:
+    """The word vectors of a prepared vocabulary, made of a file in GloVe's text format."""
+    stores = [Store(questions_path(folder, split)) for split in LEARNED[learned]]
+    numbers = read_vocabulary(vocabulary_path(folder, learned), stores)
+    prepare_vectors(vectors_path(folder, learned), file, numbers, stores)
+    return vectors_path(folder, learned)
 
 
 def official_files(source: Path, split: str) -> QuestionFiles:

@@ -14,7 +14,7 @@ import numpy as np
 
 from setexp.datasets.array_store import LAYOUT
 from setexp.datasets.clevr.store import sole_writer
-from setexp.datasets.vqa.prepare import OFFICIAL, prepare
+from setexp.datasets.vqa.prepare import LABELLED, OFFICIAL, answers_path, prepare
 from setexp.datasets.vqa.proposals import Image, line_of
 from setexp.datasets.vqa.scenes import Recipe, draw_scenes, proposals
 from setexp.datasets.vqa.sentences import Asked, ask, people, texts
@@ -48,12 +48,13 @@ def procedural(root: Path, recipe: Recipe, counts: Mapping[str, int]) -> Path:
     """
     folder = procedural_folder(root, recipe, counts)
     ready = folder / "ready.json"
-    if not ready.exists():
+    answers = [answers_path(folder, split) for split in LABELLED]  # earlier versions made none
+    if not ready.exists() or not all(path.exists() for path in answers):
         with sole_writer(ready):
             if read_json(ready) is None:
                 write_official(folder / "official", recipe, counts)
-                stores = prepare(folder / "official", folder)
-                write_json(ready, {"stores": [path.name for path in stores]})
+            stores = prepare(folder / "official", folder)
+            write_json(ready, {"stores": [path.name for path in stores]})
     return folder
 
 

@@ -18,7 +18,12 @@ from setexp.ops.votes import PEOPLE
 
 KINDS = ("yes/no", "number", "other")
 _QUESTION = {"question_id": int, "image_id": int, "question": str}
-_ANNOTATION = {"question_id": int, "answers": list, "answer_type": str}
+_ANNOTATION = {
+    "question_id": int,
+    "answers": list,
+    "answer_type": str,
+    "multiple_choice_answer": str,
+}
 
 
 class QuestionFiles(NamedTuple):
@@ -43,7 +48,7 @@ def prepare_questions(path: Path, files: QuestionFiles, images: Store) -> Store:
         ConfigError: a file cannot be read, does not belong to the others, or names an image without
             proposals.
     """
-    contents = [None if file is None else _read(file) for file in files]
+    contents = [None if file is None else read_official(file) for file in files]
     text = hashlib.sha256(f"{LAYOUT} {images.digest}".encode())
     for content in contents:
         text.update(b"-" if content is None else hashlib.sha256(content).digest())
@@ -56,7 +61,12 @@ def prepare_questions(path: Path, files: QuestionFiles, images: Store) -> Store:
         return write_store(path, [arrays], counts, {"key": key, "images": images.digest})
 
 
-def _read(path: Path) -> bytes:
+def read_official(path: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
     try:
         return path.read_bytes()
     except OSError as error:
@@ -78,12 +88,12 @@ def _questions(
             f" proposals in {images.path}, question {ids[unknown][0]} about image"
             f" {shown[unknown][0]} first; are all TSV files there?"
         )
-    words, word = _numbered([words_of(item["question"]) for item in asked])
+    words, word = texts_and_places([words_of(item["question"]) for item in asked])
     answers: list[str] = []
     answer, kind = np.full((len(ids), PEOPLE), -1, np.int32), np.full(len(ids), -1)
     if files.annotations is not None:
-        given = _annotations(files.annotations, contents[1], ids)
-        answers, answer = _numbered(
+        given = annotated(files.annotations, contents[1], ids)
+        answers, answer = texts_and_places(
             [[normalise_answer(a["answer"]) for a in item["answers"]] for item in given]
         )
         kind = np.array([KINDS.index(item["answer_type"]) for item in given])
@@ -122,8 +132,12 @@ def _is(item: Any, fields: Mapping[str, type]) -> bool:
     return isinstance(item, dict) and all(isinstance(item.get(k), t) for k, t in fields.items())
 
 
-def _annotations(path: Path, content: bytes | None, ids: Array) -> list[dict[str, Any]]:
-    """Annotations in the order of the questions."""
+def annotated(path: Path, content: bytes | None, ids: Array) -> list[dict[str, Any]]:
+    """Annotations in the order of the questions.
+
+    Raises:
+        ConfigError: they are of other questions, or not as they should be.
+    """
     items = _items(path, content, "annotations", _ANNOTATION)
     by_id = {item["question_id"]: item for item in items}
     missing = [i for i in ids.tolist() if i not in by_id]
@@ -153,7 +167,7 @@ def _pairs(path: Path, content: bytes | None, ids: Array) -> Array:
     return np.unique(np.sort(pair, axis=1), axis=0)  # each once, whichever comes first
 
 
-def _numbered(rows: list[list[str]]) -> tuple[list[str], Array]:
+def texts_and_places(rows: list[list[str]]) -> tuple[list[str], Array]:
     """Distinct texts, sorted, and the places of each row's texts there, padded with -1."""
     texts = sorted({text for row in rows for text in row})
     place = {text: i for i, text in enumerate(texts)}

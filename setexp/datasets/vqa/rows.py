@@ -21,16 +21,27 @@ class Proposals:
     Args:
         store: of `prepare_proposals`. set_size: N. device: where batches appear.
         resident: copy everything to the device now, instead of reading each batch from the file.
+        relative: boxes in shares of their image's width and height, not in pixels.
 
-    A set is x (N, D + 4), features and then x1, y1, x2, y2 in pixels; padding is zero.
+    A set is x (N, D + 4), features and then x1, y1, x2, y2; padding is zero.
     """
 
     def __init__(
-        self, store: Store, *, set_size: int, device: torch.device, resident: bool
+        self,
+        store: Store,
+        *,
+        set_size: int,
+        device: torch.device,
+        resident: bool,
+        relative: bool,
     ) -> None:
         self._device = device
         self._features, self._boxes = store.mapped("features"), store.array("boxes")
-        self._count = torch.from_numpy(store.array("count")).to(device if resident else "cpu")
+        count = store.array("count")
+        if relative:
+            side = np.tile(store.array("size"), 2).repeat(count, axis=0)
+            self._boxes = (self._boxes / side).astype(np.float32)
+        self._count = torch.from_numpy(count).to(device if resident else "cpu")
         self._start = self._count.cumsum(0) - self._count
         self._slots = torch.arange(set_size, device=self._count.device)
         self._resident: Tensor | None = None

@@ -19,31 +19,51 @@ Arrays = dict[str, Array]
 _PADDING = {"word": 0, "partner": -1}  # arrays whose width depends on the split
 
 
-def numbered(questions: Store, images: Store, numbers: Vocabulary, classes: int) -> Arrays:
+def numbered(
+    questions: Store,
+    images: Store,
+    numbers: Vocabulary,
+    classes: int,
+    *,
+    answers: Store | None = None,
+    most_words: int | None = None,
+) -> Arrays:
     """Arrays of a store of questions, words and answers as a vocabulary numbers them.
+
+    Args:
+        answers: of the same questions, instead of their own.
+        most_words: L, however many words there are; None for those of the longest question.
 
     Returns:
         word (Q, L), length (Q,), answer (Q, 10) with `classes` for every other answer, image (Q,)
         as a place in the store of proposals, question_id, kind, counting (Q,), partner (Q, K).
 
     Raises:
-        ConfigError: the questions were prepared for other proposals.
+        ConfigError: the questions were prepared for other proposals, or the answers for other
+            questions.
     """
     if questions.about["images"] != images.digest:
         raise ConfigError(
             f"{questions.path} was prepared for other proposals than {images.path}; prepare again"
         )
-    word, answer = questions.array("word"), questions.array("answer")
+    if answers is not None and answers.about["key"] != questions.about["key"]:
+        raise ConfigError(
+            f"{answers.path} was prepared for other questions than {questions.path}; prepare again"
+        )
+    word, given = questions.array("word"), questions if answers is None else answers
+    if most_words is not None:
+        short = ((0, 0), (0, max(0, most_words - word.shape[1])))
+        word = np.pad(word, short, constant_values=-1)[:, :most_words]
     # one entry more, for -1
     of_word = np.append(numbers_in(questions.texts("words"), numbers.words, 1), -1).clip(0)
-    known = numbers_in(questions.texts("answers"), numbers.answers[:classes], 0)
+    known = numbers_in(given.texts("answers"), numbers.answers[:classes], 0)
     of_answer = np.append(np.where(known < 0, classes, known), classes)
     ids, order = images.array("image_id"), images.array("image_id").argsort()
     question_id = questions.array("question_id")
     return {
         "word": of_word[word],
         "length": (word >= 0).sum(1),
-        "answer": of_answer[answer],
+        "answer": of_answer[given.array("answer")],
         "image": order[np.searchsorted(ids, questions.array("image_id"), sorter=order)],
         "question_id": question_id,
         "kind": questions.array("kind").astype(np.int64),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 
-_MARK = "[" + re.escape(';/[]"{}()=+\\_-><@`,?!') + "]"
+MARKS = ';/[]"{}()=+\\_-><@`,?!'
+STOP = re.compile(r"\.(?!\d)")
+_MARK = "[" + re.escape(MARKS) + "]"
 _ANY_MARK = re.compile(_MARK)
 _MARK_BESIDE_SPACE = re.compile(f"(?<= ){_MARK}|{_MARK}(?= )")
 _GROUPED_DIGITS = re.compile(r"\d,\d")
-_STOP = re.compile(r"\.(?!\d)")
 _NO_WORD = re.compile("[^a-z0-9 ]")
 
 
@@ -22,7 +23,7 @@ def normalise_answer(answer: str) -> str:
     text = _MARK_BESIDE_SPACE.sub("", answer)
     if _GROUPED_DIGITS.search(text):
         text = text.replace(",", "")
-    return _STOP.sub("", _ANY_MARK.sub(" ", text)).strip()
+    return STOP.sub("", _ANY_MARK.sub(" ", text)).strip()
 
 
 def words_of(question: str) -> list[str]:
