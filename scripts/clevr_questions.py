@@ -18,6 +18,7 @@ from typing import Any
 # The project need not be installed: this file lies one folder below it.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from setexp.datasets.array_store import part_spans
 from setexp.datasets.clevr.questions.program import execute
 from setexp.datasets.clevr.questions.source import (
     PART,
@@ -28,7 +29,6 @@ from setexp.datasets.clevr.questions.source import (
     paths_in,
 )
 from setexp.datasets.clevr.scenes import MAX_OBJECTS
-from setexp.datasets.clevr.store import part_spans
 from setexp.errors import ConfigError
 from setexp.files import write_text
 

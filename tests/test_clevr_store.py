@@ -16,19 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from setexp.datasets.array_store import is_sound, part_spans, sole_writer
 from setexp.datasets.clevr import official
 from setexp.datasets.clevr.objects import read_scenes
 from setexp.datasets.clevr.official import prepare_official, read_picture, real_store_path
-from setexp.datasets.clevr.store import (
-    Block,
-    Store,
-    is_sound,
-    merge_parts,
-    part_path,
-    part_spans,
-    sole_writer,
-    write_store,
-)
+from setexp.datasets.clevr.store import Block, Store, merge_parts, part_path, write_store
 from setexp.errors import ConfigError
 
 REPOSITORY = Path(__file__).parents[1]
@@ -93,7 +85,7 @@ def test_store_returns_what_was_written(tmp_path: Path) -> None:
     store.verify()
     assert isinstance(store.images, np.memmap)
     assert not store.images.flags.writeable
-    assert len(store) == 7 and store.attrs == {"key": "k"}
+    assert len(store) == 7 and store.about == {"key": "k"}
     assert_same(store, block(0, 7))
     np.testing.assert_array_equal(store.array("image_index", 2, 5), [2, 3, 4])
 
@@ -123,7 +115,7 @@ def test_an_error_while_writing_leaves_nothing(tmp_path: Path) -> None:
 
     with pytest.raises(OSError, match="disk full"):
         write_store(tmp_path / "train.h5", failing(), 6, {})
-    with pytest.raises(ValueError, match="hold 3 scenes, expected 6"):
+    with pytest.raises(ValueError, match="'scenes': 3} rows, expected .*'scenes': 6}"):
         write_store(tmp_path / "train.h5", [block(0, 3)], 6, {})
     assert list(tmp_path.iterdir()) == []
 
@@ -152,7 +144,7 @@ def test_files_that_are_no_stores_are_refused(tmp_path: Path) -> None:
 
     (tmp_path / "text.h5").write_text("no")
     for name in ("text.h5", "absent.h5"):
-        with pytest.raises(ConfigError, match=f"{name} is not a CLEVR store"):
+        with pytest.raises(ConfigError, match=f"{name} is not a store"):
             Store(tmp_path / name)
     write_store(tmp_path / "old.h5", [block(0, 1)], 1, {})
     with h5py.File(tmp_path / "old.h5", "a") as file:
@@ -193,7 +185,7 @@ def test_release_becomes_stores(tmp_path: Path) -> None:
             pictures.append(np.asarray(small).transpose(2, 0, 1))
         arrays = read_scenes(scenes, width=48, height=32)
         assert_same(Store(path), Block(np.stack(pictures), arrays, list(map(json.dumps, scenes))))
-        assert Store(path).attrs["source"] == "real"
+        assert Store(path).about["source"] == "real"
 
 
 def record_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -319,7 +319,7 @@ def test_a_store_of_another_version_is_refused(release: Path) -> None:
     path = real_folder(root) / "questions-val.h5"
     with h5py.File(path, "r+") as file:
         file.attrs["layout"] = 0
-    with pytest.raises(ConfigError, match="has layout 0, this version reads 1; prepare it"):
+    with pytest.raises(ConfigError, match="has layout 0, this version reads 1; delete it"):
         make(root).sizes("val")
     path.write_bytes(b"none")
     with pytest.raises(ConfigError, match="is not a store"):

@@ -1,4 +1,8 @@
-"""Named arrays in one HDF5 file: whole or absent, checked against their sums, mapped."""
+"""Named arrays in one HDF5 file: whole or absent, checked against their sums, mapped.
+
+One process at a time prepares a store. A long preparation makes parts, stores themselves, that
+survive if it is killed.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,8 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +25,7 @@ LAYOUT = 1
 _READ_BYTES = 1 << 26
 
 Array = NDArray[Any]
+Rows = Array | list[str]
 
 
 class Store:
@@ -47,22 +53,32 @@ class Store:
                 self._sums: dict[str, int] = json.loads(file.attrs["sums"])
         except (OSError, KeyError, ValueError) as error:
             reason = str(error).splitlines()[0]
-            raise ConfigError(f"{path} is not a store ({reason}); prepare it again") from error
+            raise ConfigError(
+                f"{path} is not a store ({reason}); delete it and prepare it again"
+            ) from error
         if layout != LAYOUT:
             raise ConfigError(
-                f"{path} has layout {layout}, this version reads {LAYOUT}; prepare it again"
+                f"{path} has layout {layout}, this version reads {LAYOUT}; delete it and prepare it"
+                " again"
             )
         self.digest = hashlib.sha256(json.dumps(self._sums).encode()).hexdigest()[:12]
 
-    def array(self, name: str) -> Array:
-        """One array, in memory."""
+    def array(self, name: str, start: int = 0, stop: int | None = None) -> Array:
+        """Rows start:stop of one array, in memory."""
         import h5py
 
         with h5py.File(self.path, "r") as file:
-            return np.asarray(file[name][...])
+            return np.asarray(file[name][start:stop])
+
+    def strings(self, name: str, start: int = 0, stop: int | None = None) -> list[str]:
+        """Rows start:stop of a list of texts that was written as such."""
+        import h5py
+
+        with h5py.File(self.path, "r") as file:
+            return list(file[name].asstr()[start:stop])
 
     def texts(self, name: str) -> list[str]:
-        """One array of texts."""
+        """A list of texts that was written by `as_text`."""
         return json.loads(self.array(name).tobytes())
 
     def mapped(self, name: str) -> Array:
@@ -84,15 +100,20 @@ class Store:
         import h5py
 
         with h5py.File(self.path, "r") as file:
-            for name, expected in self._sums.items():
-                rows, found = file[name], 0
-                step = max(
-                    1, _READ_BYTES // max(1, rows.dtype.itemsize * int(np.prod(rows.shape[1:])))
-                )
-                for start in range(0, len(rows), step):
-                    found = zlib.crc32(np.ascontiguousarray(rows[start : start + step]).data, found)
-                if found != expected:
-                    raise ConfigError(f"{self.path} is damaged in {name}; delete it, prepare again")
+            sizes = {name: (len(file[name]), file[name].dtype) for name in self._sums}
+            widths = {name: int(np.prod(file[name].shape[1:])) for name in self._sums}
+        wrong = []
+        for name, (count, dtype) in sizes.items():
+            read = self.strings if dtype.hasobject else self.array
+            step, found = max(1, _READ_BYTES // max(1, dtype.itemsize * widths[name])), 0
+            for start in range(0, count, step):
+                found = _sum(read(name, start, start + step), found)
+            if found != self._sums[name]:
+                wrong.append(name)
+        if wrong:
+            raise ConfigError(
+                f"{self.path} is damaged in {', '.join(wrong)}; delete it and prepare it again"
+            )
         return self
 
 
@@ -108,9 +129,47 @@ def kept(path: Path, key: str) -> Store | None:
     return store if store.about.get("key") == key else None
 
 
+def is_sound(path: Path) -> bool:
+    """Whether a part is there and undamaged; a damaged one is deleted, to be made again."""
+    if not path.exists():
+        return False
+    try:
+        Store(path).verify()
+    except ConfigError:
+        path.unlink()
+        return False
+    return True
+
+
+@contextmanager
+def sole_writer(path: Path) -> Iterator[None]:
+    """Let one process at a time prepare `path`; others wait, then find it finished.
+
+    The lock is the operating system's, so it ends with a killed process. On a file system without
+    locks a second writer may repeat work or stop with an error; files stay whole all the same.
+    """
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.parent / f".{path.name}.lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError:
+            yield
+        else:
+            for stale in path.parent.glob(f".{path.name}.*.unfinished"):
+                stale.unlink()
+            yield
+
+
+def part_spans(count: int, part_size: int) -> list[tuple[int, int]]:
+    """Consecutive (start, stop) of at most `part_size` that cover 0..count."""
+    return [(start, min(start + part_size, count)) for start in range(0, count, part_size)]
+
+
 def write_store(
     path: Path,
-    blocks: Iterable[Mapping[str, Array]],
+    blocks: Iterable[Mapping[str, Rows]],
     counts: Mapping[str, int],
     about: Mapping[str, Any],
 ) -> Store:
@@ -140,7 +199,7 @@ def as_text(texts: list[str]) -> Array:
 
 def _fill(
     path: Path,
-    blocks: Iterable[Mapping[str, Array]],
+    blocks: Iterable[Mapping[str, Rows]],
     counts: Mapping[str, int],
     about: Mapping[str, Any],
 ) -> None:
@@ -151,12 +210,20 @@ def _fill(
         for block in blocks:
             for name, rows in block.items():
                 if name not in file:
-                    file.create_dataset(name, (counts[name], *rows.shape[1:]), rows.dtype)
+                    kind = h5py.string_dtype() if isinstance(rows, list) else rows.dtype
+                    file.create_dataset(name, (counts[name], *np.shape(rows)[1:]), kind)
                 start, ends[name] = ends[name], ends[name] + len(rows)
                 file[name][start : ends[name]] = rows
-                sums[name] = zlib.crc32(np.ascontiguousarray(rows).data, sums[name])
+                sums[name] = _sum(rows, sums[name])
         if ends != counts:
             raise ValueError(f"{path}: blocks hold {ends} rows, expected {dict(counts)}")
         file.attrs.update(
             {"layout": LAYOUT, "about": json.dumps(dict(about)), "sums": json.dumps(sums)}
         )
+
+
+def _sum(rows: Rows, before: int) -> int:
+    """Checksum of some rows and all that came before them."""
+    if isinstance(rows, list):
+        return zlib.crc32("".join(rows).encode(), before)
+    return zlib.crc32(np.ascontiguousarray(rows).data, before)

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from setexp.datasets.array_store import part_spans, sole_writer
 from setexp.datasets.clevr.bodies import gather_bodies
 from setexp.datasets.clevr.camera import ASPECT, Frame
 from setexp.datasets.clevr.objects import Array
 from setexp.datasets.clevr.procedural import Recipe, draw_scenes
 from setexp.datasets.clevr.raster import first_hits, scenes_at_once
 from setexp.datasets.clevr.scenes import Scenes
-from setexp.datasets.clevr.store import part_spans, sole_writer
 from setexp.errors import ConfigError
 from setexp.files import write_bytes
 

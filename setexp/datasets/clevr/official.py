@@ -18,19 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from setexp.datasets.array_store import LAYOUT, is_sound, kept, part_spans, sole_writer
 from setexp.datasets.clevr.objects import Array, read_scenes, view_box
-from setexp.datasets.clevr.store import (
-    LAYOUT,
-    PART_SIZE,
-    Block,
-    Store,
-    is_sound,
-    merge_parts,
-    part_path,
-    part_spans,
-    sole_writer,
-    write_store,
-)
+from setexp.datasets.clevr.store import PART_SIZE, Block, merge_parts, part_path, write_store
 from setexp.errors import ConfigError
 
 SPLITS = ("train", "val")
@@ -84,15 +74,17 @@ def _prepare_split(
     _check_names(scenes, folder)
     size = _picture_size(folder / scenes[0]["image_filename"])
     view_box(*size)
-    key = hashlib.sha256(f"{LAYOUT} {split} {image_size} {size} {content}".encode()).hexdigest()
-    about = {"key": key[:16], "source": "real", "split": split, "width": size[0], "height": size[1]}
+    key = hashlib.sha256(f"{LAYOUT} {split} {image_size} {size} {content}".encode()).hexdigest()[
+        :16
+    ]
+    about = {"key": key, "source": "real", "split": split, "width": size[0], "height": size[1]}
     path = real_store_path(root, image_size, split)
     with sole_writer(path):
-        if path.exists() and Store(path).attrs["key"] == about["key"]:
+        if kept(path, key):
             return path
         parts, tasks, unfinished = [], [], 0
         for start, stop in part_spans(len(scenes), part_size):
-            parts.append(part_path(path, key[:16], start))
+            parts.append(part_path(path, key, start))
             if not is_sound(parts[-1]):
                 tasks.append((parts[-1], scenes[start:stop], folder, size, image_size))
                 unfinished += stop - start

@@ -10,20 +10,11 @@ from typing import NamedTuple
 
 import torch
 
+from setexp.datasets.array_store import LAYOUT, is_sound, part_spans, sole_writer
 from setexp.datasets.clevr.objects import HEIGHT, WIDTH, read_scenes
 from setexp.datasets.clevr.render import render
 from setexp.datasets.clevr.scenes import Scenes, sample_scenes, to_official
-from setexp.datasets.clevr.store import (
-    LAYOUT,
-    PART_SIZE,
-    Block,
-    is_sound,
-    merge_parts,
-    part_path,
-    part_spans,
-    sole_writer,
-    write_store,
-)
+from setexp.datasets.clevr.store import PART_SIZE, Block, merge_parts, part_path, write_store
 
 # Part of every key: raise it when scenes or pictures come out differently for the same seed.
 CONTENT_VERSION = 1

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from setexp.datasets.array_store import Store, as_text, kept, write_store
-from setexp.datasets.clevr.store import sole_writer
+from setexp.datasets.array_store import Store, as_text, kept, sole_writer, write_store
 from setexp.datasets.vqa.questions import annotated, read_official, texts_and_places
 from setexp.datasets.vqa.text import MARKS, STOP
 

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from setexp.datasets.array_store import LAYOUT
-from setexp.datasets.clevr.store import sole_writer
+from setexp.datasets.array_store import LAYOUT, sole_writer
 from setexp.datasets.vqa.prepare import LABELLED, OFFICIAL, answers_path, prepare
 from setexp.datasets.vqa.proposals import Image, line_of
 from setexp.datasets.vqa.scenes import Recipe, draw_scenes, proposals

@@ -17,8 +17,15 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from setexp.datasets.array_store import LAYOUT, Array, Store, kept, write_store
-from setexp.datasets.clevr.store import sole_writer
+from setexp.datasets.array_store import (
+    LAYOUT,
+    Array,
+    Store,
+    is_sound,
+    kept,
+    sole_writer,
+    write_store,
+)
 from setexp.errors import ConfigError
 
 MOST_BOXES = 100
@@ -116,10 +123,12 @@ def _parts(file: Path, folder: Path, key: str, dtype: str, size: int) -> Iterato
         tqdm(total=total, desc=file.name, unit="B", unit_scale=True, disable=None) as bar,
     ):
         while offset < total:
-            part = _sound(folder / f"{number:05d}.h5")
-            if part is None:
+            path = folder / f"{number:05d}.h5"
+            if is_sound(path):
+                part = Store(path)
+            else:
                 stream.seek(offset)
-                part = _write_part(folder / f"{number:05d}.h5", stream, file, line, dtype, size)
+                part = _write_part(path, stream, file, line, dtype, size)
             end, line = part.about["end"], part.about["lines"]
             bar.update(end - offset)
             offset, number = end, number + 1
@@ -147,17 +156,6 @@ def _write_part(
     }
     about = {"end": stream.tell(), "lines": line}
     return write_store(path, [block], {name: len(rows) for name, rows in block.items()}, about)
-
-
-def _sound(path: Path) -> Store | None:
-    """A part that is there and undamaged; a damaged one is deleted, to be made again."""
-    if not path.exists():
-        return None
-    try:
-        return Store(path).verify()
-    except ConfigError:
-        path.unlink()
-        return None
 
 
 def _merge(path: Path, parts: list[Store], about: dict[str, object]) -> None:

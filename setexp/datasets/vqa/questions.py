@@ -10,8 +10,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from setexp.datasets.array_store import LAYOUT, Array, Store, as_text, kept, write_store
-from setexp.datasets.clevr.store import sole_writer
+from setexp.datasets.array_store import (
+    LAYOUT,
+    Array,
+    Store,
+    as_text,
+    kept,
+    sole_writer,
+    write_store,
+)
 from setexp.datasets.vqa.text import is_counting, normalise_answer, words_of
 from setexp.errors import ConfigError
 from setexp.ops.votes import PEOPLE

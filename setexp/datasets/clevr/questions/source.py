@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from setexp.datasets.array_store import part_spans, sole_writer
 from setexp.datasets.clevr.questions.arrays import QuestionArrays, join, read_questions
 from setexp.datasets.clevr.questions.generator import BLOCK, generate
 from setexp.datasets.clevr.questions.wording import vocabulary, words_of
 from setexp.datasets.clevr.scenes import sample_scenes, to_official
-from setexp.datasets.clevr.store import part_spans, sole_writer
 from setexp.errors import ConfigError
 from setexp.files import write_bytes
 
