@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -273,7 +274,9 @@ def _drawn(root: Path, name: str, known: Mapping[str, Any], graphs: int, seed: i
 
 def _download(folder: Path, name: str) -> None:
     try:
-        from torch_geometric.datasets import TUDataset as Collection
+        with warnings.catch_warnings():  # of what it calls in PyTorch, which is none of the user's
+            warnings.simplefilter("ignore", FutureWarning)
+            from torch_geometric.datasets import TUDataset as Collection
 
         Collection(str(folder.parents[1]), name)
     except Exception as error:  # whatever a network or a broken archive raises
