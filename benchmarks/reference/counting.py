@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from reference.sets import PointSet
 from torch import Tensor, nn
 from torch.utils.data import Dataset
+
+from reference.sets import PointSet
 
 
 class Piecewise(nn.Module):

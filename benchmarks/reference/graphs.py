@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from reference import sets
 from torch import Tensor, nn
+
+from reference import sets
 
 
 class Network(nn.Module):
