@@ -293,7 +293,11 @@ def another_layout(path: Path) -> None:
         file.attrs["layout"] = 0
 
 
-@pytest.mark.parametrize("spoil", [lambda p: p.write_bytes(b"none"), another_layout], ids=str)
+def no_store(path: Path) -> None:
+    path.write_bytes(b"none")
+
+
+@pytest.mark.parametrize("spoil", [no_store, another_layout], ids=lambda spoil: spoil.__name__)
 def test_preparing_again_mends_what_cannot_be_read(release: Path, spoil: Any) -> None:
     """ "Prepare it again" is what every complaint about a file says."""
     folder = real_folder(prepared(release))
