@@ -136,7 +136,7 @@ def test_no_fold_of_a_repeat_is_one_of_another(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["dataset.name=MUTTAG"], "'sets.MUTTAG.features' not found"),
+        (["dataset.name=MUTTAG"], "dataset.name=MUTTAG: choose one of MUTAG, PTC_MR"),
         (["dataset.source=maybe"], "dataset.source=maybe: choose one of auto, real, procedural"),
         (["dataset.element_dim=3"], "dataset.element_dim=3: nodes of"),
         (["dataset.classes=4"], "dataset.classes=4:"),
