@@ -22,7 +22,8 @@ from setexp.errors import ConfigError
 
 # Part of every store and key: raise it when the meaning of a stored array changes.
 LAYOUT = 1
-_READ_BYTES = 1 << 26
+_READ_BYTES = 1 << 26  # at a time
+_TEXT_BYTES = 1 << 14  # a long text: a scene of ten objects
 
 Array = NDArray[Any]
 Rows = Array | list[str]
@@ -100,12 +101,12 @@ class Store:
         import h5py
 
         with h5py.File(self.path, "r") as file:
-            sizes = {name: (len(file[name]), file[name].dtype) for name in self._sums}
-            widths = {name: int(np.prod(file[name].shape[1:])) for name in self._sums}
+            kinds = {name: (file[name].shape, file[name].dtype) for name in self._sums}
         wrong = []
-        for name, (count, dtype) in sizes.items():
+        for name, ((count, *width), dtype) in kinds.items():
             read = self.strings if dtype.hasobject else self.array
-            step, found = max(1, _READ_BYTES // max(1, dtype.itemsize * widths[name])), 0
+            size = _TEXT_BYTES if dtype.hasobject else dtype.itemsize * int(np.prod(width))
+            step, found = max(1, _READ_BYTES // max(1, size)), 0
             for start in range(0, count, step):
                 found = _sum(read(name, start, start + step), found)
             if found != self._sums[name]:

@@ -74,9 +74,8 @@ def _prepare_split(
     _check_names(scenes, folder)
     size = _picture_size(folder / scenes[0]["image_filename"])
     view_box(*size)
-    key = hashlib.sha256(f"{LAYOUT} {split} {image_size} {size} {content}".encode()).hexdigest()[
-        :16
-    ]
+    text = f"{LAYOUT} {split} {image_size} {size} {content}"
+    key = hashlib.sha256(text.encode()).hexdigest()[:16]
     about = {"key": key, "source": "real", "split": split, "width": size[0], "height": size[1]}
     path = real_store_path(root, image_size, split)
     with sole_writer(path):
