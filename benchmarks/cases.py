@@ -330,7 +330,7 @@ def refiner(device: torch.device) -> Case:
     )
 
 
-def numbering(device: torch.device) -> Case:
+def numbering(device: torch.device, compiled: bool) -> Case:
     """iDSPN numbers 64 elements within their 4 classes, on the simplex."""
     overrides = ["experiment=numbering_idspn", "dataset.train_size=512"]
     mine, fit = ours("one seed", overrides, device)
@@ -347,9 +347,13 @@ def numbering(device: torch.device) -> Case:
     encoder = sets.Encoder(sets.Elements([4, 256, 256]), sets.SortPool(256, 64))
     task = descent.Numbering(encoder, decoder)
     rows = 128 * 64
+    contenders = [plainly(task, sets.loader(data, 128), 1e-3, device, is_set=False), mine]
+    if compiled:
+        name = "one seed, compiled"
+        contenders.append(ours(name, [*overrides, "trainer.compile=true"], device)[0])
     return Case(
-        [plainly(task, sets.loader(data, 128), 1e-3, device, is_set=False), mine],
-        {"one seed": 3.0},
+        contenders,
+        {contenders[-1].name: 3.0},
         idspn_flops([(rows, 68, 256), (rows, 256, 256)], 20),
         (rows, 256, 256),
     )
@@ -416,7 +420,7 @@ CASES: dict[str, Callable[[torch.device, bool], Case]] = {
     "dspn_mnist": lambda d, c: dspn_mnist(d),
     "idspn_8": lambda d, c: multisets(d),
     "refiner": lambda d, c: refiner(d),
-    "numbering": lambda d, c: numbering(d),
+    "numbering": numbering,
     "dspn_state_vector": lambda d, c: dspn_state(False, d),
     "dspn_state_image": lambda d, c: dspn_state(True, d),
     "graphs": lambda d, c: graphs(d),
