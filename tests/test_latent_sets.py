@@ -290,6 +290,24 @@ def test_matching_loss_and_errors_by_hand(l2_error: SquaredError, times: int) ->
     assert outcome.stats["l2_error"].tolist() == [times * 1.0, times * 0.25]
 
 
+def test_both_pictures_are_normalised_alike() -> None:
+    """Batch norm of a batch of pairs sees them together: what is equal stays equal in training."""
+    task = Match(
+        encoder=cnn(), decoder=Channels(), distance=SetDistance(element_dim=D, embed_dim=1),
+        picture=None, loss=None, location_weight=1.0, attribute_weight=1.0,
+        l2_error=SquaredError.pair,
+    )  # fmt: skip
+    sets: list[Tensor] = []
+    task.distance.register_forward_pre_hook(lambda _, given: sets.extend(given))
+    images = torch.rand(3, 2, 3, SIDE, SIDE)
+    images[0, 1] = images[0, 0]
+    task(Batch(images, torch.ones(3), {}))
+    first, second = sets
+    assert_close(first[0], second[0])
+    encoding = task.encoder(images.transpose(0, 1).flatten(0, 1))  # the released code's order
+    assert_close(torch.cat([first, second]), encoding.elements.x)
+
+
 def test_pictures_and_their_loss_belong_together() -> None:
     with pytest.raises(ValueError, match="picture and loss belong together"):
         Match(

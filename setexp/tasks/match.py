@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from torch import Tensor, nn
+from torch import nn
 
 from setexp.ops.superposition import superpose
 from setexp.sets import Batch
@@ -52,7 +52,10 @@ class Match(nn.Module):
         self.l2_error = l2_error
 
     def forward(self, batch: Batch, steps: int | None = None) -> Outcome:
-        first, second = (self._elements(i, steps) for i in batch.input.unbind(1))
+        # one pass of all images, as in the released code: batch norm sees first and second alike
+        encoding = self.encoder(batch.input.flatten(0, 1))
+        elements = self.decoder(encoding, steps=steps).x[-1]
+        first, second = elements.unflatten(0, (-1, 2)).unbind(1)
         distance, target = self.distance(first, second), batch.target
         error = (distance.location - target).square()
         loss = self.location_weight * error + self.attribute_weight * distance.attribute
@@ -64,6 +67,3 @@ class Match(nn.Module):
             stats["picture_loss"] = self.loss(shown, batch.input[:, 0])
             loss = loss + stats["picture_loss"]
         return Outcome(loss, None, stats)
-
-    def _elements(self, images: Tensor, steps: int | None) -> Tensor:
-        return self.decoder(self.encoder(images), steps=steps).x[-1]
