@@ -66,12 +66,13 @@ def parts(node: Mapping[str, Any]) -> list[str]:
 
 
 def load(module: nn.Module, part: str, folder: Path) -> None:
-    """Give a part of a model the last weights of a run.
+    """Give a part of a model the weights that a run reports: its best, where it selects.
 
     Raises:
         ConfigError: the run is of another model.
     """
-    state = checkpoint.load(folder / "checkpoint.pt")["model"]
+    saved = checkpoint.load(folder / "checkpoint.pt")
+    state = (saved["best"] or saved)["model"]
     weights = {k.removeprefix(f"{part}."): v for k, v in state.items() if k.startswith(f"{part}.")}
     try:
         module.get_submodule(part).load_state_dict(weights)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from smoke_runs import assert_same_run, complaint, entry, only, perform, read, train
 
+from setexp import pretrained
 from setexp.training import checkpoint
 
 CLASSIFY = ["experiment=mnist_classify_sum", "pretrained.use=frozen"]
@@ -73,13 +74,24 @@ def test_several_parts_begin_with_the_weights_of_one_run(tmp_path: Path, place: 
     outputs = ["scale=smoke", f"paths.outputs={tmp_path}", *place[3:]]
     perform("experiment=sslr_matching_srn_r", "pretrained.use=frozen", *outputs)
     first, second = (
-        checkpoint.load(run_of(tmp_path, e, "smoke-synthetic") / "checkpoint.pt")["model"]
+        checkpoint.load(run_of(tmp_path, e, "smoke-synthetic") / "checkpoint.pt")
         for e in ("sslr_circles_srn", "sslr_matching_srn_r")
     )
+    first, second = first["best"]["model"], second["model"]
     taken = [k for k in first if not re.search("running|tracked", k)]
     assert {k.split(".")[0] for k in taken} == {"encoder", "decoder", "picture"}
     assert all(torch.equal(first[k], second[k]) for k in taken)
     assert {k.split(".")[0] for k in second.keys() - first.keys()} == {"distance"}
+
+
+@pytest.mark.parametrize("selected", [False, True])
+def test_weights_are_those_that_the_run_reports(selected: bool, tmp_path: Path) -> None:
+    last, best = ({"encoder.weight": torch.rand(1, 2)} for _ in range(2))
+    state = {"seed": 0, "step": 9, "model": last, "best": {"model": best} if selected else None}
+    checkpoint.save(tmp_path / "checkpoint.pt", state)
+    model = torch.nn.ModuleDict({"encoder": torch.nn.Linear(2, 1, bias=False)})
+    pretrained.load(model, "encoder", tmp_path)
+    assert torch.equal(model["encoder"].weight, (best if selected else last)["encoder.weight"])
 
 
 def test_a_pause_reports_and_the_same_command_goes_on(tmp_path: Path, data_root: Path) -> None:
