@@ -191,14 +191,14 @@ def test_picture_iou_by_hand() -> None:
 def test_object_iou_by_hand(direction: Direction, count_empty: bool, expected: float) -> None:
     parts = torch.zeros(1, 4, 3, 8, 8)
     parts[0, 1, 0, 1:4, 1] = parts[0, 1, 2, 1, 2] = 0.5  # a box of 3 x 2 pixels
-    true = boxes([1 / 8, 1 / 8, 3.9 / 8, 3.9 / 8], [5 / 8, 5 / 8, 7 / 8, 7 / 8])
+    true = boxes([1 / 8, 1 / 8, 4.9 / 8, 4.9 / 8], [5 / 8, 5 / 8, 7 / 8, 7 / 8])
     measure = ObjectIoU(threshold=0.01, direction=direction, count_empty=count_empty)
     found = measure(shown_of(parts), torch.zeros(1, 3, 8, 8), true)
     assert found.item() == pytest.approx(expected, abs=1e-5)
 
 
 def test_boxes_beyond_the_edge_are_cut() -> None:
-    (drawn,) = rectangles(boxes([-0.3, 0.5, 0.1, 1.2]), torch.Size((4, 8)))
+    (drawn,) = rectangles(boxes([-0.3, 0.5, 0.2, 1.2]), torch.Size((4, 8)))
     assert drawn[0].nonzero().tolist() == [[2, 0], [3, 0]]
     assert not drawn[1:].any()
 

@@ -76,17 +76,17 @@ class ObjectIoU(nn.Module):
 
 
 def rectangles(boxes: SetBatch, size: torch.Size) -> Tensor:
-    """Boxes drawn into pictures of (H, W), whole pixels with both corners: bool (B, M, H, W).
+    """Boxes drawn into pictures of (H, W), from one corner up to the other: bool (B, M, H, W).
 
-    Where the released code lets coordinates beyond the upper or left edge reappear at the other,
-    boxes are cut here.
+    Corners are cut to whole pixels, of which the last row and column are left out (released code).
+    A box beyond the upper or left edge is cut here, and lost there, where its corner wraps around.
     """
     height, width = size
     left, top, right, bottom = (boxes.x[..., k, None, None] for k in range(4))
     x = torch.arange(width, device=boxes.x.device)
     y = torch.arange(height, device=boxes.x.device).unsqueeze(-1)
-    inside = (x >= (left * width).trunc()) & (x <= (right * width).trunc())
-    inside = inside & (y >= (top * height).trunc()) & (y <= (bottom * height).trunc())
+    inside = (x >= (left * width).trunc()) & (x < (right * width).trunc())
+    inside = inside & (y >= (top * height).trunc()) & (y < (bottom * height).trunc())
     return inside & (boxes.mask[..., None, None] > 0)
 
 
