@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -87,6 +88,15 @@ def test_a_run_without_steps_is_evaluated(tmp_path: Path) -> None:
     folder = train(tmp_path, "experiment=polygons_random") / "seed-0"
     assert read(folder / "result.json")["steps"] == 0
     assert read(folder / "result.json")["metrics"]["hungarian"] > 0
+
+
+@pytest.mark.parametrize(
+    ("experiment", "steps"), [("dspn_clevr_state", 2187), ("clevr_idspn", 547)]
+)
+def test_an_epoch_of_clevr_has_the_documents_steps(experiment: str, steps: int) -> None:
+    trainer = config(f"experiment={experiment}")["trainer"]
+    dataset = SimpleNamespace(sizes={"train": 70_000}.get)
+    assert loop.steps_per_epoch(dataset, Trainer(**trainer)) == steps
 
 
 def test_learning_rates_change_at_the_start_of_epochs() -> None:
