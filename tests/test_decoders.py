@@ -388,6 +388,17 @@ def test_lstm_decoder_starts_from_the_cell_state() -> None:
     assert_close(model(Encoding(z)).with_mask_channel()[0], model.element(states))
 
 
+def test_the_decoders_lstm_starts_as_pytorchs() -> None:
+    """Uniform within 1 / sqrt(hidden), biases too; linear maps around it are Xavier uniform."""
+    model = LSTMDecoder(
+        latent=9, hidden=100, set_size=2, element_dim=1, mask_channel=True, mask_bias=0.0
+    )
+    for parameter in model.lstm.parameters():
+        assert 0.09 < parameter.abs().max() <= 0.1
+        assert parameter.std().item() == pytest.approx(0.1 / 3**0.5, rel=0.2)
+    assert not model.cell.bias.any() and not model.element.bias.any()
+
+
 def test_random_polygons_are_regular_and_turn_uniformly() -> None:
     x = RandomPolygon(set_size=3)(Encoding(torch.zeros(4000, 1))).x[0]
     assert_close(x.norm(dim=-1), torch.ones(4000, 3))

@@ -14,6 +14,9 @@ from setexp.sets import Encoding, SetBatch, split_mask
 class LSTMDecoder(nn.Module):
     """The latent vector sets the initial cell state; inputs are N zeros of size one.
 
+    The LSTM starts from PyTorch's initial weights and biases, since the released code sets those of
+    linear maps and convolutions alone.
+
     Args:
         latent: L.
         hidden: hidden and cell size.
@@ -36,6 +39,8 @@ class LSTMDecoder(nn.Module):
         self.set_size, self.mask_channel, self.mask_bias = set_size, mask_channel, mask_bias
         self.cell = Linear(latent, hidden)
         self.lstm = LSTM(1, hidden)
+        for parameter in self.lstm.parameters():
+            nn.init.uniform_(parameter, -(hidden**-0.5), hidden**-0.5)
         self.element = Linear(hidden, element_dim + mask_channel)
 
     def forward(
