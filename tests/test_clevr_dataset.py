@@ -506,6 +506,12 @@ def test_foregrounds_are_pictures_without_background(tmp_path: Path) -> None:
     assert torch.stack(fills).mean() > 0.5
     again = next(ClevrSets(**settings).batches("train", 5, torch.Generator().manual_seed(1), **how))
     assert torch.equal(again.aux["picture"], picture)
+    recipe = Recipe(48, 3, 4, 0, HERE)
+    path = procedural_store(tmp_path, "train", 5, recipe)
+    foreground.mask_path(path).unlink()
+    with pytest.raises(ConfigError, match="train-5.h5 was drawn on another machine"):
+        foreground.procedural_masks(path, "train", 5, recipe._replace(data_seed=1))
+    assert not foreground.mask_path(path).exists()
 
 
 def test_masks_of_real_pictures_are_who_rendered_them(tmp_path: Path, renders: list[int]) -> None:
@@ -530,6 +536,10 @@ def test_masks_of_other_pictures_are_refused(tmp_path: Path) -> None:
     for shape in ((5, 3, 16, 16), (4, 3, 16, 32)):
         with pytest.raises(ConfigError, match=r"m.npy holds uint8 \(4, 16, 2\)"):
             foreground.load_masks(tmp_path / "m.npy", shape)
+    for size in (150, 0):
+        (tmp_path / "m.npy").write_bytes((tmp_path / "m.npy").read_bytes()[:size])
+        with pytest.raises(ConfigError, match="m.npy cannot be read"):
+            foreground.load_masks(tmp_path / "m.npy", (3, 3, 16, 16))
 
 
 def test_masks_of_scenes_from_a_gpu_need_one(tmp_path: Path) -> None:
