@@ -528,6 +528,16 @@ def test_masks_of_real_pictures_are_who_rendered_them(tmp_path: Path, renders: l
     assert data.source == "real"
     batch = next(data.batches("test", 12, generator()))
     assert torch.equal(batch.aux["picture"], batch.input * torch.from_numpy(mask))
+    before = data.fingerprint
+    np.save(path, np.packbits(np.tile(~mask, (12, 1, 1)), axis=-1))
+    assert ClevrSets(**wanted | {"source": "auto"}).fingerprint != before
+
+
+def test_the_home_folder_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_real(tmp_path / "data")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    wanted = settings(Path("~/data"), source="auto", train_size=None, test_size=None)
+    assert ClevrSets(**wanted).source == "real"
 
 
 def test_masks_of_other_pictures_are_refused(tmp_path: Path) -> None:
