@@ -197,6 +197,9 @@ def test_official_archives_of_imagenet_become_a_store(tmp_path: Path) -> None:
     ("overrides", "message"),
     [
         (["dataset.tiles=1"], "dataset.tiles=1: at least 2"),
+        (["dataset.tiles=32"], "encoder.elements.side=1: a tile of 1 pixel"),
+        (["dataset.std=[0.2]"], "dataset.std=[0.2]: give one number for each of"),
+        (["dataset.std=[0.2,0.0,0.2]"], "and standard deviations above 0"),
         (["dataset.source=real"], "scripts/prepare_images.py cifar10"),
         (["dataset.source=reel"], "dataset.source=reel"),
         (["dataset.train_size=50001"], "dataset.train_size=50001: choose 1 to 50000"),
