@@ -32,6 +32,7 @@ def broken_rules(nodes: dict[str, Any]) -> list[str]:
         return ["experiment=none: choose one, experiment=NAME; the names are in configs/experiment"]
     return [
         *_unused(nodes),
+        *_sizes(nodes),
         *_widths(nodes),
         *_pooling(nodes),
         *_unpooling(nodes),
@@ -53,6 +54,14 @@ def _unused(nodes: dict[str, Any]) -> list[str]:
         "leave it out"
         for part in ("encoder", "decoder", "loss")
         if nodes.get(part) and part not in task
+    ]
+
+
+def _sizes(nodes: dict[str, Any]) -> list[str]:
+    return [
+        f"dataset.{key}={size}: at least 1"
+        for key, size in nodes["dataset"].items()
+        if key.endswith("_size") and isinstance(size, int) and size < 1
     ]
 
 

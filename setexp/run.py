@@ -169,9 +169,11 @@ def _splits_without_batch(
     dataset: Any, evaluation: Evaluation, trainer: dict[str, Any]
 ) -> list[str]:
     needed = [("train", "batch_size")] if trainer["drop_last"] else []
-    for split in sorted({str(s) for s in (evaluation.during, *evaluation.final) if s is not None}):
+    final = {str(s) for s in (evaluation.during, *evaluation.final) if s is not None}
+    for split in sorted(final | set(evaluation.curves)):
         dataset.sizes(split)  # refuses one that it does not have
-        needed += [(split, "eval_batch_size")] if evaluation.drop_last else []
+    if evaluation.drop_last:
+        needed += [(split, "eval_batch_size") for split in sorted(final)]
     return [
         f"trainer.{key}={trainer[key]}: only {dataset.sizes(split)} sets in {split}, no full batch"
         for split, key in needed

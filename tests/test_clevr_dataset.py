@@ -506,6 +506,12 @@ def test_foregrounds_are_pictures_without_background(tmp_path: Path) -> None:
     assert torch.stack(fills).mean() > 0.5
     again = next(ClevrSets(**settings).batches("train", 5, torch.Generator().manual_seed(1), **how))
     assert torch.equal(again.aux["picture"], picture)
+    recipe = Recipe(48, 3, 4, 0, HERE)
+    path = procedural_store(tmp_path, "train", 5, recipe)
+    foreground.mask_path(path).unlink()
+    with pytest.raises(ConfigError, match="train-5.h5 was drawn on another machine"):
+        foreground.procedural_masks(path, "train", 5, recipe._replace(data_seed=1))
+    assert not foreground.mask_path(path).exists()
 
 
 def test_masks_of_real_pictures_are_who_rendered_them(tmp_path: Path, renders: list[int]) -> None:
@@ -522,6 +528,16 @@ def test_masks_of_real_pictures_are_who_rendered_them(tmp_path: Path, renders: l
     assert data.source == "real"
     batch = next(data.batches("test", 12, generator()))
     assert torch.equal(batch.aux["picture"], batch.input * torch.from_numpy(mask))
+    before = data.fingerprint
+    np.save(path, np.packbits(np.tile(~mask, (12, 1, 1)), axis=-1))
+    assert ClevrSets(**wanted | {"source": "auto"}).fingerprint != before
+
+
+def test_the_home_folder_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_real(tmp_path / "data")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    wanted = settings(Path("~/data"), source="auto", train_size=None, test_size=None)
+    assert ClevrSets(**wanted).source == "real"
 
 
 def test_masks_of_other_pictures_are_refused(tmp_path: Path) -> None:
@@ -530,6 +546,10 @@ def test_masks_of_other_pictures_are_refused(tmp_path: Path) -> None:
     for shape in ((5, 3, 16, 16), (4, 3, 16, 32)):
         with pytest.raises(ConfigError, match=r"m.npy holds uint8 \(4, 16, 2\)"):
             foreground.load_masks(tmp_path / "m.npy", shape)
+    for size in (150, 0):
+        (tmp_path / "m.npy").write_bytes((tmp_path / "m.npy").read_bytes()[:size])
+        with pytest.raises(ConfigError, match="m.npy cannot be read"):
+            foreground.load_masks(tmp_path / "m.npy", (3, 3, 16, 16))
 
 
 def test_masks_of_scenes_from_a_gpu_need_one(tmp_path: Path) -> None:

@@ -139,6 +139,19 @@ def test_a_changed_byte_is_found(tmp_path: Path, field: str) -> None:
     assert not path.exists()
 
 
+@pytest.mark.parametrize(("find", "shift"), [(b"image_index", 3), (b"GCOL", 16)])
+def test_text_that_cannot_be_read_is_found(tmp_path: Path, find: bytes, shift: int) -> None:
+    path = tmp_path / "train.h5"
+    texts = [json.dumps(scene("train", index)) for index in range(4)]
+    write_store(path, [block(0, 4)._replace(scenes=texts)], 4, {})
+    content = bytearray(path.read_bytes())
+    content[content.index(find, content.index(b"GCOL")) + shift] ^= 0xFF  # within the texts
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match="damaged in scenes"):
+        Store(path).verify()
+    assert not is_sound(path)
+
+
 def test_files_that_are_no_stores_are_refused(tmp_path: Path) -> None:
     import h5py
 

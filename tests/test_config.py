@@ -238,6 +238,8 @@ RULES = [
         "evaluation.at=[-1, 2]: inner steps are at least 0",
     ),
     ([POLYGONS, "trainer.batch_size=0"], "trainer.batch_size=0: at least 1"),
+    ([POLYGONS, "dataset.test_size=0"], "dataset.test_size=0: at least 1"),
+    (["experiment=multisets_idspn", "dataset.val_size=-1"], "dataset.val_size=-1: at least 1"),
     ([POLYGONS, "trainer.log_every=0"], "trainer.log_every=0: at least 1"),
     ([POLYGONS, "trainer.epochs=-1"], "trainer.epochs=-1: at least 0"),
     ([POLYGONS, "trainer.lr=-0.1"], "trainer.lr=-0.1: at least 0"),
@@ -291,6 +293,16 @@ def test_the_best_needs_the_enum_not_its_name() -> None:
 )
 def test_a_split_without_a_full_batch_is_refused(overrides: list[str], expected: str) -> None:
     assert complaint(POLYGONS, "scale=smoke", *overrides) == expected
+
+
+@pytest.mark.parametrize("key", ["evaluation.during=nope", "evaluation.curves=[nope]"])
+@pytest.mark.parametrize(
+    "experiment", ["polygons_fspool", "counting_toy", "numbering_idspn", "multisets_idspn"]
+)
+def test_a_split_that_there_is_not_is_refused(experiment: str, key: str, tmp_path: Path) -> None:
+    where = ["scale=smoke", f"paths.outputs={tmp_path}"]
+    assert complaint(f"experiment={experiment}", key, *where).startswith("split nope: ")
+    assert not list(tmp_path.iterdir())
 
 
 # The files

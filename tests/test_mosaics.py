@@ -14,7 +14,7 @@ from smoke_runs import ROOT, complaint, only, perform, read, weights
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from setexp.datasets.image_files import read_images, store_path, write_images
+from setexp.datasets.image_files import imagenet64, read_images, store_path, write_images
 from setexp.datasets.mosaics import Mosaics
 from setexp.datasets.sights import draw_sights
 from setexp.encoders.permutation import AsGiven
@@ -156,6 +156,9 @@ def test_a_folder_of_pictures_becomes_a_store(tmp_path: Path) -> None:
         assert sorted(zip(pictures[:, 0, 0, 0].tolist(), labels.tolist(), strict=True)) == [
             (50, 0), (200, 1)
         ]  # fmt: skip
+    (tmp_path / "pictures/val/dog/a.png").write_bytes(b"no picture")
+    damaged = prepare(*arguments, "--format", "folder")
+    assert damaged.returncode == 2 and "dog/a.png: cannot be read" in damaged.stderr
     refused = prepare("cifar10", "--source", str(tmp_path / "nothing"), "--root", str(tmp_path))
     assert refused.returncode == 2 and refused.stderr.startswith("error: --source")
     assert len(refused.stderr.splitlines()) == 1
@@ -173,16 +176,30 @@ def test_official_archives_of_imagenet_become_a_store(tmp_path: Path) -> None:
     train, test = read_images(store_path(tmp_path, "imagenet64")).splits.values()
     assert train.images[:, 0, 0, 0].tolist() == [v for v in range(10) for _ in range(2)]
     assert train.labels.tolist() == [0, 999] * 10 and (test.images == 10).all()
-    (source / "train_data_batch_4.npz").write_bytes(b"half")
-    assert "train_data_batch_4.npz: cannot be read" in prepare(*arguments).stderr
-    (source / "train_data_batch_4.npz").unlink()
-    assert "train_data_batch_4 is missing" in prepare(*arguments).stderr
+    path = source / "train_data_batch_4.npz"
+    for content in (b"half", path.read_bytes()[:999]):
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match=r"train_data_batch_4.npz: cannot be read"):
+            imagenet64(source, 64)
+    smaller = np.zeros((2, 3 * 32 * 32), np.uint8)  # files of the 32 x 32 archives have these names
+    np.savez(path, data=smaller, labels=np.array([1, 2]))
+    refused = prepare(*arguments)
+    assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1
+    assert "train_data_batch_4.npz: holds uint8 (2, 3072), expected uint8 (2, 12288)" in (
+        refused.stderr
+    )
+    path.unlink()
+    with pytest.raises(ConfigError, match="train_data_batch_4 is missing"):
+        imagenet64(source, 64)
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (["dataset.tiles=1"], "dataset.tiles=1: at least 2"),
+        (["dataset.tiles=32"], "encoder.elements.side=1: a tile of 1 pixel"),
+        (["dataset.std=[0.2]"], "dataset.std=[0.2]: give one number for each of"),
+        (["dataset.std=[0.2,0.0,0.2]"], "and standard deviations above 0"),
         (["dataset.source=real"], "scripts/prepare_images.py cifar10"),
         (["dataset.source=reel"], "dataset.source=reel"),
         (["dataset.train_size=50001"], "dataset.train_size=50001: choose 1 to 50000"),
@@ -194,6 +211,13 @@ def test_what_is_refused(overrides: list[str], message: str, tmp_path: Path) -> 
     place = [f"paths.data={tmp_path}", f"paths.outputs={tmp_path / 'outputs'}"]
     assert message in complaint(*CIFAR, *overrides, *place)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_store_of_more_classes_is_refused(tmp_path: Path) -> None:
+    items = {s: (1, iter([(np.zeros((3, 32, 32), np.uint8), 10)])) for s in ("train", "test")}
+    write_images(store_path(tmp_path, "cifar10"), "folder", items)
+    with pytest.raises(ConfigError, match=r"dataset.images=cifar10: .* has 11 classes"):
+        make(tmp_path, images="cifar10", source="real", train_size=None, test_size=None)
 
 
 def test_damaged_stores_are_refused(tmp_path: Path) -> None:

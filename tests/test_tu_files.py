@@ -87,8 +87,10 @@ def without_nodes(path: Path) -> None:
         ("A", lambda path: path.write_text(""), "is truncated or no table of numbers"),
         ("A", lambda path: path.write_text("1\n2\n"), "has 2 lines of 1 numbers, expected 2"),
         ("A", lambda path: path.write_text("1, 900\n900, 1\n"), "names node 900 of"),
+        ("A", lambda path: path.write_text("0, 1\n1, 0\n"), "names node 0 of"),
         ("A", lambda path: path.write_text("1, 90\n90, 1\n"), "joins two graphs"),
         ("graph_indicator", lambda path: path.write_text("2\n1\n"), "does not list graph after"),
+        ("graph_indicator", lambda path: path.write_text("-1\n1\n"), "does not list graph after"),
         ("graph_labels", cut, "has 11 lines for 12 graphs of the indicator: truncated"),
         ("node_labels", cut, "nodes: truncated"),
         ("node_labels", cut_within_a_line, "is truncated or no table of numbers"),
@@ -109,6 +111,12 @@ def test_damage_is_one_clear_line(
 def test_a_truncated_indicator_is_noticed(folder: Path) -> None:
     cut(folder / "SET_graph_indicator.txt")
     with pytest.raises(ConfigError, match="this or the indicator is truncated"):
+        read_tu(folder, "SET")
+
+
+def test_a_graph_of_an_absurd_number_is_noticed(folder: Path) -> None:
+    (folder / "SET_graph_indicator.txt").write_text("1\n999999999999\n")  # no room for as many
+    with pytest.raises(ConfigError, match="has 12 lines for 999999999999 graphs"):
         read_tu(folder, "SET")
 
 

@@ -31,12 +31,14 @@ class Rules(NamedTuple):
         """The same.
 
         Raises:
-            ConfigError: a radius below 1, the wrong way round, or too large for the picture.
+            ConfigError: a radius below 1, the wrong way round, or too large to move in the picture.
         """
-        if not 1 <= self.min_radius <= self.max_radius or 2 * self.max_radius >= self.image_size:
+        room = self.image_size - 2 * self.max_radius
+        if not 1 <= self.min_radius <= self.max_radius or room < 2:
             raise ConfigError(
                 f"dataset.min_radius={self.min_radius}, max_radius={self.max_radius}: must be 1 <= "
-                f"min_radius <= max_radius < dataset.image_size / 2 = {self.image_size / 2:g}"
+                f"min_radius <= max_radius <= dataset.image_size / 2 - 1 = "
+                f"{self.image_size / 2 - 1:g}"
             )
         return self
 

@@ -66,7 +66,9 @@ class CountingToy:
         return self
 
     def sizes(self, split: str) -> int:
-        """Sets in one pass over a split."""
+        """Sets in one pass over `train`, `val` or `test`."""
+        if split not in self._sizes:
+            raise ConfigError(f"split {split}: the counting toy has {', '.join(self._sizes)}")
         return self._sizes[split]
 
     def batches(

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -18,6 +20,16 @@ from setexp.errors import ConfigError
 
 SPLITS = ("train", "test")
 _BLOCK = 1000  # images written at a time
+# What a damaged archive makes NumPy, zipfile or pickle raise.
+_DAMAGE = (
+    OSError,
+    KeyError,
+    ValueError,
+    EOFError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 Items = dict[str, tuple[int, Iterator[tuple[Array, int]]]]
 """By split, the number of images and (image (3, side, side), label) of each."""
@@ -89,7 +101,7 @@ def cifar10(source: Path, side: int) -> Items:
     sources: Items = {}
     for split in SPLITS:
         try:
-            data = CIFAR10(str(source.parent), train=split == "train", download=False)
+            data = CIFAR10(str(source.resolve().parent), train=split == "train", download=False)
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise ConfigError(f"--source {source}: {reason}; unpack the archive again") from None
@@ -102,7 +114,7 @@ def imagenet64(source: Path, side: int) -> Items:
     """The official 64 x 64 archives' files: train_data_batch_1 to 10 and val_data.
 
     Raises:
-        ConfigError: one is missing or damaged.
+        ConfigError: one is missing, damaged, or of images of another size.
     """
     _must_be(side, 64)
     names = {"train": [f"train_data_batch_{i}" for i in range(1, 11)], "test": ["val_data"]}
@@ -110,11 +122,11 @@ def imagenet64(source: Path, side: int) -> Items:
 
     def items(split: str) -> Iterator[tuple[Array, int]]:
         for path in found[split]:
-            data, labels = _batch(path)
+            data, labels = _batch(path, side)
             for row, label in zip(data, labels, strict=True):
                 yield row.reshape(3, side, side), int(label) - 1  # the archives count from 1
 
-    counts = {split: sum(len(_batch(path)[1]) for path in found[split]) for split in SPLITS}
+    counts = {split: sum(len(_batch(path, side)[1]) for path in found[split]) for split in SPLITS}
     return {split: (counts[split], items(split)) for split in SPLITS}
 
 
@@ -124,7 +136,7 @@ def folder(source: Path, side: int) -> Items:
     Images are stored in a random order, always the same, so that the first few are of all classes.
 
     Raises:
-        ConfigError: a folder is missing or empty, or the classes differ.
+        ConfigError: a folder is missing or empty, the classes differ, or a picture is damaged.
     """
     from torchvision.datasets import ImageFolder
     from torchvision.transforms import CenterCrop, Compose, Resize
@@ -144,7 +156,11 @@ def folder(source: Path, side: int) -> Items:
 
     def items(images: Any) -> Iterator[tuple[Array, int]]:
         for index in np.random.default_rng(0).permutation(len(images)):
-            image, label = images[int(index)]
+            try:
+                image, label = images[int(index)]
+            except (OSError, SyntaxError) as error:  # Pillow's own, of files that are no pictures
+                path = images.samples[int(index)][0]
+                raise ConfigError(f"{path}: cannot be read ({error}); replace it") from error
             yield np.asarray(image).transpose(2, 0, 1), label
 
     return {split: (len(images), items(images)) for split, images in data.items()}
@@ -170,13 +186,21 @@ def _archive(source: Path, name: str) -> Path:
     raise ConfigError(f"--source {source}: {name} is missing; unpack the archives there")
 
 
-def _batch(path: Path) -> tuple[Array, Array]:
+def _batch(path: Path, side: int) -> tuple[Array, Array]:
     try:
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                return file["data"], file["labels"]
-        with path.open("rb") as stream:
-            content = pickle.load(stream)
-        return content["data"], np.asarray(content["labels"])
-    except (OSError, KeyError, ValueError, pickle.UnpicklingError, EOFError) as error:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+                data, labels = file["data"], file["labels"]
+        else:
+            with path.open("rb") as stream:
+                content = pickle.load(stream)
+            data, labels = content["data"], np.asarray(content["labels"])
+    except _DAMAGE as error:
         raise ConfigError(f"{path}: cannot be read ({error}); unpack the archive again") from error
+    expected = (len(labels), 3 * side**2)
+    if data.shape != expected or data.dtype != np.uint8:
+        raise ConfigError(
+            f"{path}: holds {data.dtype} {data.shape}, expected uint8 {expected} of {len(labels)} "
+            f"images of {side} pixels; unpack that archive"
+        )
+    return data, labels

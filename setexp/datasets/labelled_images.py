@@ -42,7 +42,8 @@ def load_images(
         source used; and a text that tells real files from others.
 
     Raises:
-        ConfigError: an unknown name or source, missing or damaged files, too large a count.
+        ConfigError: an unknown name or source, missing or damaged files, too large a count, or
+            more classes than the name has.
     """
     if name == "mnist":
         loaded: Loaded = {}
@@ -69,6 +70,11 @@ def load_images(
     loaded = {}
     for split, (images, labels) in store.splits.items():
         n = _count(split, counts[split], len(labels))
+        if labels.max() >= _CLASSES[name]:
+            raise ConfigError(
+                f"dataset.images={name}: {path} has {labels.max() + 1} classes, {name} has "
+                f"{_CLASSES[name]}; prepare it from other images"
+            )
         loaded[split] = (images[:n], torch.from_numpy(labels[:n]))
     return loaded, "real", store.content
 

@@ -35,7 +35,8 @@ class Mosaics:
     that belongs at each place; `aux["label"]` (B,), the image's class.
 
     Raises:
-        ConfigError: images of another size, fewer than 2 tiles per side, and as `load_images`.
+        ConfigError: images of another size, fewer than 2 tiles per side, a mean or a standard
+            deviation that does not fit, and as `load_images`.
     """
 
     def __init__(
@@ -56,6 +57,11 @@ class Mosaics:
     ) -> None:
         if tiles < 2:
             raise ConfigError(f"dataset.tiles={tiles}: at least 2 per side")
+        if not len(mean) == len(std) == channels or min(std) <= 0:
+            raise ConfigError(
+                f"dataset.mean={list(mean)}, dataset.std={list(std)}: give one number for each of "
+                f"dataset.channels={channels}, and standard deviations above 0"
+            )
         counts = {"train": train_size, "test": test_size}
         self._images, self.source, content = load_images(images, root, source, counts, data_seed)
         shape = self._images["train"][0].shape[1:]

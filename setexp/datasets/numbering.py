@@ -80,7 +80,9 @@ class Numbering:
         return other
 
     def sizes(self, split: str) -> int:
-        """Sets in one pass over a split."""
+        """Sets in one pass over `train`, `val` or `test`."""
+        if split not in self._sizes:
+            raise ConfigError(f"split {split}: numbering has {', '.join(self._sizes)}")
         return self._sizes[split]
 
     def batches(

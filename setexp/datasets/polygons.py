@@ -49,7 +49,9 @@ class Polygons:
         return self
 
     def sizes(self, split: str) -> int:
-        """Sets in one pass over a split."""
+        """Sets in one pass over `train`, `val` or `test`."""
+        if split not in self._sizes:
+            raise ConfigError(f"split {split}: polygons have {', '.join(self._sizes)}")
         return self._sizes[split]
 
     def batches(

@@ -54,12 +54,12 @@ def read_tu(folder: Path, name: str) -> TUGraphs:
             raise _damage(paths[part], "is missing")
     graph = _numbers(paths["graph_indicator"], 1)[:, 0]
     labels = _numbers(paths["graph_labels"], 1)[:, 0]
-    sizes = np.bincount(graph, minlength=len(labels) + 1)[1:]
     if np.any(np.diff(graph) < 0) or graph[0] < 1:
         raise _damage(paths["graph_indicator"], "does not list graph after graph from 1")
-    if len(sizes) > len(labels):
-        text = f"has {len(labels)} lines for {len(sizes)} graphs of the indicator: truncated"
+    if graph[-1] > len(labels):
+        text = f"has {len(labels)} lines for {graph[-1]} graphs of the indicator: truncated"
         raise _damage(paths["graph_labels"], text)
+    sizes = np.bincount(graph, minlength=len(labels) + 1)[1:]
     if not sizes.all():
         raise _damage(paths["graph_indicator"], f"gives graph {int(sizes.argmin()) + 1} no nodes")
     edges = _edges(paths["A"], graph)
@@ -116,8 +116,9 @@ def write_tu(
 def _edges(path: Path, graph: np.ndarray) -> np.ndarray:
     """Edges from 0, sorted by their first node."""
     edges, count = _numbers(path, 2) - 1, len(graph)
-    if edges.min() < 0 or edges.max() >= count:
-        text = f"names node {int(edges.max()) + 1} of {count}; this or the indicator is truncated"
+    wrong = edges[(edges < 0) | (edges >= count)]
+    if len(wrong):
+        text = f"names node {wrong[0] + 1} of {count}; this or the indicator is truncated"
         raise _damage(path, text)
     if np.any(graph[edges[:, 0]] != graph[edges[:, 1]]):
         raise _damage(path, "joins two graphs")

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from setexp.encoders.image import channels_last, xavier_convolutions
+from setexp.errors import ConfigError
 
 
 class TileCNN(nn.Module):
@@ -15,10 +16,18 @@ class TileCNN(nn.Module):
         channels: of the image. side: height and width of a tile. width: channels of the features.
 
     Shapes: (B, N, channels * side * side) to (B, N, width * (side // 2) ** 2).
+
+    Raises:
+        ConfigError: tiles of one pixel.
     """
 
     def __init__(self, *, channels: int, side: int, width: int) -> None:
         super().__init__()
+        if side < 2:
+            raise ConfigError(
+                f"encoder.elements.side={side}: a tile of 1 pixel cannot be pooled; use fewer "
+                "dataset.tiles"
+            )
         self.size = (channels, side, side)
         self.convolution = nn.Conv2d(channels, width, 5, padding=2)
         xavier_convolutions(self)

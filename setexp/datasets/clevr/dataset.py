@@ -94,7 +94,7 @@ class ClevrSets:
         self.target, self.set_size, self.resident = target, set_size, resident
         self.foreground = foreground
         self.device = torch.device("cpu")
-        self._root = Path(root)
+        self._root = Path(root).expanduser()
         self._image_size = image_size
         self._stores: dict[str, Store] = {}
         self._loaded: dict[str, _Split] = {}
@@ -113,6 +113,9 @@ class ClevrSets:
         """Short hash of what determines images and targets; needs no rendering."""
         if self.source == "real":
             content = [self._stores[split].digest for split in SPLITS]
+            if self.foreground:
+                masks = [mask_path(self._stores[split].path) for split in SPLITS]
+                content += [hashlib.sha256(path.read_bytes()).hexdigest() for path in masks]
         else:
             content = [self._recipe.key]
         text = " ".join(map(str, (self.target, self.set_size, *self._counts.values(), *content)))

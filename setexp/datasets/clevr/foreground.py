@@ -21,6 +21,7 @@ from setexp.datasets.clevr.objects import Array
 from setexp.datasets.clevr.procedural import Recipe, draw_scenes
 from setexp.datasets.clevr.raster import first_hits, scenes_at_once
 from setexp.datasets.clevr.scenes import Scenes
+from setexp.datasets.clevr.store import Store
 from setexp.errors import ConfigError
 from setexp.files import write_bytes
 
@@ -49,7 +50,8 @@ def procedural_masks(store: Path, split: str, count: int, recipe: Recipe) -> Pat
     """Path of the masks of a procedural store, drawn first where they are missing.
 
     Raises:
-        ConfigError: the scenes were drawn on a GPU, and there is none.
+        ConfigError: the scenes were drawn on a GPU, and there is none, or come out differently here
+            (rounding decides whether an object fits, so other processors draw other scenes).
     """
     path = mask_path(store)
     if path.exists():
@@ -63,10 +65,16 @@ def procedural_masks(store: Path, split: str, count: int, recipe: Recipe) -> Pat
     with sole_writer(path):
         if path.exists():  # another process may have finished while this one waited
             return path
-        packed = []
+        packed, made = [], Store(store)
         spans = part_spans(count, recipe.part_size)
         for start, stop in tqdm(spans, desc=f"CLEVR {split}, foregrounds", disable=None):
             scenes = draw_scenes(split, start, stop, recipe)
+            coords = made.array("coords", start, stop)[:, : recipe.max_objects]
+            if not np.array_equal(scenes.coords.cpu().numpy(), coords):
+                raise ConfigError(
+                    f"{store} was drawn on another machine, and its scenes come out differently "
+                    "here; make its masks there, or remove it"
+                )
             side = recipe.image_size
             seen = silhouettes(scenes, height=side, width=side)
             packed.append(np.packbits(seen.cpu().numpy(), axis=-1))
@@ -80,9 +88,12 @@ def load_masks(path: Path, images: tuple[int, ...]) -> Array:
     """Packed masks (S, H, ceil(W / 8)) of pictures of shape (S, 3, H, W).
 
     Raises:
-        ConfigError: they are of other pictures.
+        ConfigError: they are of other pictures, or damaged.
     """
-    masks: Array = np.load(path, allow_pickle=False)
+    try:
+        masks: Array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}); remove it") from error
     count, _, height, width = images
     wanted = (count, height, -(-width // 8))
     if masks.dtype != np.uint8 or len(masks) < count or masks.shape[1:] != wanted[1:]:

@@ -91,9 +91,10 @@ class ClevrQuestions:
             if size is not None and size < 1:
                 raise ConfigError(f"dataset.{split}_size={size}: at least 1")
         self.set_size, self.ragged, self.device = set_size, pad == "batch", torch.device("cpu")
-        self.source = _choose(Path(root), source)
+        folder = Path(root).expanduser()
+        self.source = _choose(folder, source)
         if self.source == "real":
-            whole, known, key = official(Path(root))
+            whole, known, key = official(folder)
             arrays = {split: whole[_STORED_AS[split]] for split in sizes}
             for split, size in sizes.items():
                 there = len(arrays[split].size)
@@ -107,7 +108,7 @@ class ClevrQuestions:
             known, key = vocabulary(), recipe.key
             arrays = {
                 split: procedural(
-                    Path(root), _STORED_AS[split], size or _PROCEDURAL_SIZES[split], recipe
+                    folder, _STORED_AS[split], size or _PROCEDURAL_SIZES[split], recipe
                 )
                 for split, size in sizes.items()
             }
