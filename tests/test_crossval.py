@@ -144,7 +144,7 @@ def test_a_second_command_does_nothing_and_a_killed_one_goes_on(
     """Killed within the second of two stacks: the first is not trained again."""
     own = arguments(data_root, FSPOOL, "crossval.stack=3")
     whole = train(tmp_path / "whole", *own)
-    interrupt(monkeypatch, tmp_path / "cut", 24, *own)
+    interrupt(monkeypatch, tmp_path / "cut", 16, *own)
     finished = list(only(tmp_path / "cut").rglob("done.json"))
     assert len(finished) == 3
     capsys.readouterr()
