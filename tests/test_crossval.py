@@ -9,6 +9,7 @@ from smoke_runs import assert_same_run, complaint, config, curve, interrupt, onl
 from setexp.config import compose_run
 from setexp.crossval import choose, points
 from setexp.errors import ConfigError
+from setexp.training.optimise import learning_rate
 
 SMOKE = ("experiment=graphs_bio", "dataset.name=MUTAG")
 FSPOOL = "readout@encoder.readout=fspool"
@@ -51,6 +52,13 @@ def test_points_are_in_the_order_of_the_grid() -> None:
     assert [tuple(p.values.values()) for p in social] == [
         (64, b, d) for b in (32, 100) for d in (0.0, 0.5)
     ]
+
+
+def test_every_50th_epoch_halves_the_learning_rate() -> None:
+    """The 50th itself, as in the released code, which counts from 1."""
+    trainer = points(compose_run(["experiment=graphs_bio"]))[0].trainer
+    rates = [learning_rate(trainer, epoch - 1, 0) for epoch in (1, 49, 50, 99, 100, 499, 500)]
+    assert [0.01 / rate for rate in rates] == pytest.approx([1, 1, 2, 2, 4, 2**9, 2**10])
 
 
 @pytest.mark.parametrize(
@@ -144,7 +152,7 @@ def test_a_second_command_does_nothing_and_a_killed_one_goes_on(
     """Killed within the second of two stacks: the first is not trained again."""
     own = arguments(data_root, FSPOOL, "crossval.stack=3")
     whole = train(tmp_path / "whole", *own)
-    interrupt(monkeypatch, tmp_path / "cut", 24, *own)
+    interrupt(monkeypatch, tmp_path / "cut", 16, *own)
     finished = list(only(tmp_path / "cut").rglob("done.json"))
     assert len(finished) == 3
     capsys.readouterr()

@@ -38,7 +38,7 @@ STEPS = {
     "mosaic": 6,
     "sslr": 4,
     "counting_toy": 8,
-    "graphs": 36,  # of 6 models
+    "graphs": 24,  # of 6 models
     "vqa": 8,
     "ban": 8,
 }

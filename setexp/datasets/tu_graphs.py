@@ -225,14 +225,15 @@ def _places(begin: Tensor, graphs: Tensor, lengths: Sequence[np.ndarray]) -> tup
 
 
 def _split(count: int, seed: int, fold: int, folds: int, shared: bool) -> dict[str, np.ndarray]:
-    """Graphs of each split: a part of a random order is tested, then the first of the rest, one of
-    as many parts, validates. Classes are not balanced."""
+    """Graphs of each split: one part of a random order is tested; the first of the rest, as many as
+    the largest part has, validate. Classes are not balanced."""
     # repeats of neighbouring seeds share no order (the released code's seeds for ten folds)
     generator = torch.Generator().manual_seed(seed if shared else seed + folds * fold)
     order = torch.randperm(count, generator=generator).numpy()
     test = np.array_split(order, folds)[fold]
     rest = order[~np.isin(order, test)]
-    return {"test": test, "val": rest[: len(rest) // folds], "train": rest[len(rest) // folds :]}
+    part = -(-count // folds)
+    return {"test": test, "val": rest[:part], "train": rest[part:]}
 
 
 def _features(data: TUGraphs, degrees: bool) -> np.ndarray:
@@ -249,7 +250,7 @@ def _fingerprint(data: TUGraphs, name: str, folds: int, shared: bool) -> str:
     for array in data:
         content.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
     order = "one shuffle" if shared else "a shuffle a fold"
-    return f"tu-2 {name} {content.hexdigest()} {folds} folds, {order}"
+    return f"tu-3 {name} {content.hexdigest()} {folds} folds, {order}"
 
 
 def _drawn(root: Path, name: str, known: Mapping[str, Any], graphs: int, seed: int) -> Path:
