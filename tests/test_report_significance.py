@@ -63,3 +63,20 @@ def test_a_quoted_row_has_print_alone(tmp_path: Path, capsys: pytest.CaptureFixt
     paper, ours = capsys.readouterr().out.splitlines()
     assert paper.startswith("paper: better in 0 of 4 columns")
     assert ours == "ours: better in 0 of 0 columns"
+
+
+@pytest.mark.parametrize(
+    ("rows", "tables"),
+    [
+        (("FSPool", "RN"), ["thesis/5.9"]),
+        (("Num. graphs", "Num. classes"), ["thesis/5.10/bio-stats"]),
+        (ROWS, ["thesis/5.10/bio", "thesis/5.10/bio-epochs"]),
+    ],
+)
+def test_columns_without_one_direction_are_refused(
+    rows: tuple[str, str], tables: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report.main(["wilcoxon", *rows, *tables]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {' '.join(tables)}: units ")
+    assert line.endswith("ranks need one unit and one direction, choose others")

@@ -80,9 +80,9 @@ class Block:
         return self.runs.get(_run_of(self.table, experiment, axes).name, {})
 
     def measured(self, cell: Cell) -> Measured:
-        """What fills a cell, nothing of a quoted one; of a gain, seeds count that both runs have."""
+        """What fills a cell; of a gain, seeds count that both of its runs have."""
         runs = [self.of(experiment, cell.axes) for experiment in cell.experiments]
-        seeds = self.table.seeds if runs else ()
+        seeds = self.table.seeds if runs else ()  # nothing fills a quoted one
         both = [[r[s] for r in runs] for s in seeds if all(s in r for r in runs)]
         # a paused run has some metrics, and is on its way to the others
         ended = [
