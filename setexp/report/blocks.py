@@ -7,6 +7,7 @@ never share a block.
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ class Block:
     def command(self) -> str:
         """What fills the block, given data of its source."""
         scale = [] if self.scale == "paper" else [f"scale={self.scale}"]
-        extra = [f"{key}={axis_text(value)}" for key, value in self.extra.items()]
+        extra = [shlex.quote(f"{key}={axis_text(value)}") for key, value in self.extra.items()]
         return " ".join([self.table.command, *scale, *extra])
 
     @property
