@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 
 import pytest
 from hypothesis import given
@@ -160,6 +161,22 @@ def test_keep_does_not_silently_replace_another_result(outputs):
     assert read_record(path).metrics["direct"] == 1.0
     keep([folder], results, replace=True)
     assert read_record(path).metrics["direct"] == 2.0
+
+
+@pytest.mark.parametrize("text", ["<<<<<<< HEAD", "[]", '{"status": "done"}'])
+def test_a_kept_record_that_is_broken_is_one_line(outputs, text):
+    results = outputs.parent / "results"
+    folder = write_run(outputs, "polygons_fspool", N8, 0, {"direct": 1.0})
+    ((_, path),) = keep([folder], results)
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(f"{path}: not ")):
+        keep([folder], results)
+    shutil.rmtree(outputs)
+    with pytest.raises(ConfigError, match=re.escape(f"{path}: not ")):
+        progress(load_table("thesis/5.1"), outputs, results, "paper")
+    folder = write_run(outputs, "polygons_fspool", N8, 0, {"direct": 1.0})
+    assert keep([folder], results, replace=True)[0][1] == path
+    assert read_record(path).metrics["direct"] == 1.0
 
 
 def test_the_time_of_a_finished_run_is_read_like_a_metric(outputs):
