@@ -139,7 +139,7 @@ def sorting(n: int, device: torch.device) -> Case:
 
 
 def sorting_1024(device: torch.device) -> Case:
-    """Sorting 1024 numbers, batch 8: its time and memory; in slices, memory is no larger."""
+    """Sorting 1024 numbers, batch 4: its time and memory, and those of slices of one set."""
     cost = permutation.PairCost(1, 16, 1)
     encoder = permutation.Permutation(nn.Identity(), cost, [1024], 6, 4)
     overrides = ["experiment=sorting", "dataset.set_size=1024", "dataset.train_size=4"]

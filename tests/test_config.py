@@ -1,6 +1,7 @@
 """Composing configs: schema, checks against constructors, rules between parts, names of runs."""
 
 import re
+import shlex
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from setexp.build import build, check
 from setexp.config import axes, compose_run, plain, quote_paths, with_table_experiment
 from setexp.errors import ConfigError
 from setexp.ops.costs import Cost
+from setexp.report.part import part
+from setexp.report.tables import load_table, load_tables
 from setexp.rules import broken_rules
 from setexp.training.settings import Select
 
@@ -326,6 +329,25 @@ def _targets(node: Any) -> list[str]:
         return []
     own = [node["_target_"]] if "_target_" in node else []
     return own + [target for value in node.values() for target in _targets(value)]
+
+
+def _runs_of(command: str) -> list[tuple[str, dict[str, Any]]]:
+    """Experiments and axes that a command trains."""
+    overrides = shlex.split(command, comments=True)
+    said = dict(o.split("=", 1) for o in overrides if "=" in o)
+    if "table" in said:
+        found = part(load_table(said["table"]), said.get("rows"), said.get("columns")).runs
+        return [(run.experiment, run.axes) for run in found]
+    return [(said["experiment"], axes(overrides))]
+
+
+def test_every_experiment_names_a_command_whose_run_a_table_reads() -> None:
+    """Days of training under other axes would fill no cell."""
+    read = [(run.experiment, run.axes) for table in load_tables() for run in table.runs]
+    for path in (ROOT / "configs" / "experiment").glob("*.yaml"):
+        commands = re.findall(r"^#   python train.py (.*)", path.read_text(), flags=re.M)
+        runs = [run for command in commands for run in _runs_of(command) if run[0] == path.stem]
+        assert any(run in read for run in runs), path.name
 
 
 def test_every_config_says_what_it_is() -> None:

@@ -83,6 +83,20 @@ def test_the_overview_counts_runs_and_cells(records):
     assert rows["[thesis/6.1](#thesis_6_1)"].count("not run yet") == 1
 
 
+def test_a_value_that_print_has_a_dash_for_is_counted_as_such(tmp_path):
+    measured = {"accuracy_mean": 0.97, "epochs_to_0.98": 250}
+    write_run(tmp_path, "clevr_questions_janossy", {}, 0, measured, source="real")
+    (line,) = (
+        line
+        for line in overview(load_tables(), read_records(tmp_path / "none", tmp_path)).split("\n")
+        if "[thesis/5.9]" in line
+    )
+    counted = [part.strip() for part in line.split("|")][4].split(", ")
+    assert "1 not in print" in counted
+    assert "1 within" in counted
+    assert "5 quoted" in counted
+
+
 def test_the_overview_goes_between_its_markers():
     text = f"before\n{BEGIN}\nold\n{END}\nafter\n"
     once = insert(text, "| new |\n")

@@ -2,12 +2,15 @@
 
 import json
 import re
+import shlex
+import shutil
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from report_runs import write_run
 
+from setexp.config import axes
 from setexp.errors import ConfigError
 from setexp.files import read_json, write_json
 from setexp.report.blocks import Measured, blocks
@@ -62,6 +65,15 @@ def test_a_reduced_run_stands_apart_under_its_extra_axes(outputs):
     assert (full.extra, full.full, full.measured(cell).values) == ({}, True, (1.0,))
     assert (reduced.extra, reduced.full) == ({"trainer.epochs": 3}, False)
     assert reduced.measured(cell).values == (2.0,)
+
+
+def test_a_blocks_command_survives_a_shell(outputs):
+    own = {"pretrained.column": "sigma=0.00", "trainer.report_at": [1, 10]}
+    write_run(outputs, "polygons_fspool", N8 | own, 0, {"direct": 2.0})
+    (block,) = found("thesis/5.1", outputs)
+    _, _, _, table, *overrides = shlex.split(block.command)
+    assert table == "table=thesis_5_1"
+    assert axes(overrides) == own
 
 
 def test_a_record_belongs_to_the_run_that_shares_most_axes(outputs):
@@ -149,6 +161,22 @@ def test_keep_does_not_silently_replace_another_result(outputs):
     assert read_record(path).metrics["direct"] == 1.0
     keep([folder], results, replace=True)
     assert read_record(path).metrics["direct"] == 2.0
+
+
+@pytest.mark.parametrize("text", ["<<<<<<< HEAD", "[]", '{"status": "done"}'])
+def test_a_kept_record_that_is_broken_is_one_line(outputs, text):
+    results = outputs.parent / "results"
+    folder = write_run(outputs, "polygons_fspool", N8, 0, {"direct": 1.0})
+    ((_, path),) = keep([folder], results)
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(f"{path}: not ")):
+        keep([folder], results)
+    shutil.rmtree(outputs)
+    with pytest.raises(ConfigError, match=re.escape(f"{path}: not ")):
+        progress(load_table("thesis/5.1"), outputs, results, "paper")
+    folder = write_run(outputs, "polygons_fspool", N8, 0, {"direct": 1.0})
+    assert keep([folder], results, replace=True)[0][1] == path
+    assert read_record(path).metrics["direct"] == 1.0
 
 
 def test_the_time_of_a_finished_run_is_read_like_a_metric(outputs):

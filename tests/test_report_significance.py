@@ -52,3 +52,31 @@ def test_records_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_a_row_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert report.main(["wilcoxon", "GIN", "GIN-Base", "thesis/5.10/bio"]) == 2
     assert capsys.readouterr().err == "error: GIN: table thesis/5.10/bio has no such row\n"
+
+
+def test_a_quoted_row_has_print_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    axes = {"dataset.name": "MUTAG", "readout@encoder.readout": "fspool"}
+    write_run(tmp_path, "graphs_bio", axes, 0, {"accuracy": 0.8}, source="real")
+    places = [f"--outputs={tmp_path}", f"--results={tmp_path}/none"]
+    rows = ("GIN-FSPool", "GIN-Base* [105]")
+    assert report.main(["wilcoxon", *rows, "thesis/5.10/bio", *places]) == 0
+    paper, ours = capsys.readouterr().out.splitlines()
+    assert paper.startswith("paper: better in 0 of 4 columns")
+    assert ours == "ours: better in 0 of 0 columns"
+
+
+@pytest.mark.parametrize(
+    ("rows", "tables"),
+    [
+        (("FSPool", "RN"), ["thesis/5.9"]),
+        (("Num. graphs", "Num. classes"), ["thesis/5.10/bio-stats"]),
+        (ROWS, ["thesis/5.10/bio", "thesis/5.10/bio-epochs"]),
+    ],
+)
+def test_columns_without_one_direction_are_refused(
+    rows: tuple[str, str], tables: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report.main(["wilcoxon", *rows, *tables]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {' '.join(tables)}: units ")
+    assert line.endswith("ranks need one unit and one direction, choose others")

@@ -93,7 +93,10 @@ def test_a_wrong_sweep_is_refused(changes: dict[str, Any], said: str) -> None:
 
 def test_the_number_of_points_changes_no_run() -> None:
     assert axes(["table.points=101", "dataset.side=0.5"]) == {"dataset.side": 0.5}
-    assert len(load_table("thesis/3.6", points=101).runs) == 2 * (4 * 101 - 4)
+    finer = load_table("thesis/3.6", points=101)
+    assert len(finer.runs) == 2 * (4 * 101 - 4)
+    assert finer.command == "python train.py -m table=thesis_3_6 table.points=101"
+    assert load_table("thesis/3.6").command == "python train.py -m table=thesis_3_6"
 
 
 def test_what_a_command_may_ask_for(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ never share a block.
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ class Block:
     def command(self) -> str:
         """What fills the block, given data of its source."""
         scale = [] if self.scale == "paper" else [f"scale={self.scale}"]
-        extra = [f"{key}={axis_text(value)}" for key, value in self.extra.items()]
+        extra = [shlex.quote(f"{key}={axis_text(value)}") for key, value in self.extra.items()]
         return " ".join([self.table.command, *scale, *extra])
 
     @property
@@ -82,7 +83,8 @@ class Block:
     def measured(self, cell: Cell) -> Measured:
         """What fills a cell; of a gain, seeds count that both of its runs have."""
         runs = [self.of(experiment, cell.axes) for experiment in cell.experiments]
-        both = [[r[s] for r in runs] for s in self.table.seeds if all(s in r for r in runs)]
+        seeds = self.table.seeds if runs else ()  # nothing fills a quoted one
+        both = [[r[s] for r in runs] for s in seeds if all(s in r for r in runs)]
         # a paused run has some metrics, and is on its way to the others
         ended = [
             rs for rs in both if all(r.status != "paused" or cell.metric in r.metrics for r in rs)

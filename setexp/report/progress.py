@@ -7,7 +7,7 @@ from pathlib import Path
 
 from setexp.errors import listed
 from setexp.files import read_json
-from setexp.report.records import run_folder, slug
+from setexp.report.records import read_record, run_folder, slug
 from setexp.report.tables import Run, Table
 
 
@@ -39,13 +39,16 @@ def progress(table: Table, outputs: Path, results: Path, scale: str) -> str:
 
 
 def state(run: Run, seed: int, scale: str, source: str, outputs: Path, results: Path) -> str:
-    """What is known of one seed, its run folder before its kept record."""
+    """What is known of one seed, its run folder before its kept record.
+
+    Raises:
+        ConfigError: either's record is broken.
+    """
     folder = run_folder(run, seed, outputs, scale, source)
     kept = results / run.experiment / slug(run.axes) / f"{scale}-{source}-seed{seed}.json"
     for path in (folder / "result.json", kept):
-        record = read_json(path)
-        if record is not None:
-            return str(record["status"])
+        if path.exists():
+            return read_record(path).status
     status = read_json(folder / "status.json")
     if status is None:
         return "missing"

@@ -131,11 +131,11 @@ def keep(
         for run in _run_folders(folder):
             record = read_record(run / "result.json")
             path = kept_path(record, results)
-            before = read_json(path)
-            if before not in (None, record.content) and not replace:
+            before = read_record(path) if path.exists() and not replace else record
+            if before.content != record.content:
                 raise ConfigError(
                     f"{path} holds another result of {run} (finished "
-                    f"{before['provenance'].get('finished')}); --replace overwrites it"
+                    f"{before.provenance.get('finished')}); --replace overwrites it"
                 )
             copies.append((record, path))
     for record, path in copies:

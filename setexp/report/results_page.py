@@ -91,7 +91,8 @@ def _verdicts(table: Table, printed: PrintedTable, full: Block | None) -> str:
             continue
         measured, meta = full.measured(cell), printed.columns[column]
         _, verdict = compare(printed.number(row, column), meta, measured.values)
-        count[verdict or ours(measured, meta, None)] += 1
+        unjudged = "not in print" if measured.values else ours(measured, meta, None)
+        count[verdict or unjudged] += 1
     order = ("same", "within", "better", "worse", "other", "diverged")
     names = [*order, *sorted(count.keys() - set(order))]
     return ", ".join(f"{count[name]} {name}" for name in names if count[name])

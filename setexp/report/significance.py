@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from setexp.errors import ConfigError
 from setexp.report.blocks import Block
 from setexp.report.papers import PrintedTable
 
@@ -49,7 +50,11 @@ def wilcoxon(first: Sequence[float], second: Sequence[float], *, lower: bool) ->
 
 
 def printed(tables: Sequence[PrintedTable], first: str, second: str) -> Comparison:
-    """The comparison of two rows' printed numbers."""
+    """The comparison of two rows' printed numbers.
+
+    Raises:
+        ConfigError: the columns do not all have one unit in which one direction is better.
+    """
     pairs = [
         (a.mean, b.mean)
         for table in tables
@@ -62,7 +67,11 @@ def printed(tables: Sequence[PrintedTable], first: str, second: str) -> Comparis
 def measured(
     found: Sequence[Block], tables: Sequence[PrintedTable], first: str, second: str
 ) -> Comparison:
-    """The comparison of two rows' means over seeds, in the blocks that were found."""
+    """The comparison of two rows' means over seeds, in the blocks that were found.
+
+    Raises:
+        ConfigError: as `printed`.
+    """
     pairs = []
     for block in found:
         for column in dict.fromkeys(c for _, c in block.table.cells):
@@ -75,6 +84,12 @@ def measured(
 
 
 def _compared(pairs: Sequence[tuple[float, ...]], tables: Sequence[PrintedTable]) -> Comparison:
-    directions = {c.direction for table in tables for c in table.columns.values()}
+    columns = [column for table in tables for column in table.columns.values()]
+    units, directions = {c.unit for c in columns}, {c.direction for c in columns}
+    if len(units) > 1 or directions not in ({"lower"}, {"higher"}):
+        raise ConfigError(
+            f"{' '.join(table.id for table in tables)}: units {', '.join(sorted(units))}, better: "
+            f"{', '.join(sorted(directions))}; ranks need one unit and one direction, choose others"
+        )
     first, second = zip(*pairs, strict=True) if pairs else ((), ())
     return wilcoxon(first, second, lower=directions == {"lower"})

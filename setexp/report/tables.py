@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +75,18 @@ class Run:
 
 @dataclass(frozen=True)
 class Table:
-    """A printed table's cells and the runs that fill them."""
+    """A printed table's cells and the runs that fill them.
+
+    Args:
+        points: of its sweeps; None for its config's.
+    """
 
     id: str
     seeds: tuple[int, ...]
     cells: dict[tuple[str, str], Cell]
     runs: tuple[Run, ...]
     sweeps: tuple[Sweep, ...] = ()
+    points: int | None = None
 
     @property
     def name(self) -> str:
@@ -107,7 +112,8 @@ class Table:
     @property
     def command(self) -> str:
         """What fills the table."""
-        return f"python train.py -m table={self.name}"
+        points = "" if self.points is None else f" table.points={self.points}"
+        return f"python train.py -m table={self.name}{points}"
 
 
 def config_name(table_id: str) -> str:
@@ -129,7 +135,8 @@ def load_table(table_id: str, folder: Path = TABLES, points: int | None = None) 
         known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml") if p.stem != "none"))
         raise ConfigError(f"table {table_id}: no config {path.name}; there are {known}")
     spec = yaml.safe_load(path.read_text())
-    return parse_table(spec if points is None else spec | {"points": points})
+    table = parse_table(spec if points is None else spec | {"points": points})
+    return replace(table, points=points)
 
 
 def load_tables(folder: Path = TABLES) -> list[Table]:
