@@ -17,6 +17,7 @@ from smoke_runs import (
     only,
     perform,
     read,
+    signal_at,
     train,
     weights,
 )
@@ -332,6 +333,31 @@ def test_a_run_that_raises_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         train(tmp_path, POLYGONS)
     state = read(only(tmp_path) / "seed-0/status.json")
     assert state == {"status": "failed", "step": 0, "steps": 16, "why": "out of memory"}
+
+
+def test_a_paused_run_that_went_on_and_was_interrupted_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its record stays that of the pause."""
+    folder = train(tmp_path, POLYGONS, "trainer.until=1") / "seed-0"
+    shutil.copy(folder / "result.json", tmp_path / "paused.json")
+    with signal_at(monkeypatch, 2, POLYGONS), pytest.raises(SystemExit):
+        train(tmp_path, POLYGONS)
+    assert read(folder / "status.json")["status"] == "interrupted"
+    assert read(folder / "result.json") == read(tmp_path / "paused.json")
+
+
+def test_ctrl_c_in_a_final_evaluation_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "measure_final", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, POLYGONS)
+    state = read(only(tmp_path) / "seed-0/status.json")
+    assert state == {"status": "interrupted", "step": 16, "steps": 16}
 
 
 def test_a_final_evaluation_that_raises_says_so(
