@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -84,9 +85,11 @@ class Experiment:
 
     def _prepare(self, folder: Path, claims: ExitStack) -> None:
         """Make a run's folder this process's own, or see that it holds the same run."""
+        # a job that Slurm starts again has discarded the earlier run already, and goes on
+        restart = self.config.restart and not int(os.environ.get("SLURM_RESTART_COUNT", 0))
         try:
             claimed = claims.enter_context(claim(folder))
-            if claimed and self.config.restart:
+            if claimed and restart:
                 shutil.rmtree(folder)
                 claimed = claims.enter_context(claim(folder))
         except OSError as error:

@@ -13,7 +13,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 class StopRequest:
     """Remembers the first signal while the context is open, until it is handed over.
 
-    The first counts: Slurm's warning, SIGUSR2, requeues the job, and SIGTERM at the time limit, which
+    The first counts: Slurm's warning, SIGUSR2, requeues the job; SIGTERM at the time limit, which
     may come before the step has ended, does not.
 
     A launcher's own handler is kept and called by `hand_over`, after the checkpoint. Processes
