@@ -22,7 +22,7 @@ from setexp.config import axes
 from setexp.crossval import points
 from setexp.errors import ClaimedError, ConfigError, NonFiniteError
 from setexp.files import claim, read_json, write_json, write_text
-from setexp.provenance import provenance
+from setexp.provenance import code, provenance
 from setexp.report.records import axis_text, slug
 from setexp.science import differences, jsonable, science_of
 from setexp.training import checkpoint
@@ -50,6 +50,7 @@ class Experiment:
     ) -> None:
         self.config, self.nodes, self.dataset = config, nodes, dataset
         self.evaluation, self.device = evaluation, device
+        code()  # is noted before it can change
         self.axes = axes(overrides)
         self.command = "python train.py " + " ".join(
             [f"experiment={config.name}", *(f"{k}={axis_text(v)}" for k, v in self.axes.items())]

@@ -23,6 +23,7 @@ from smoke_runs import (
 )
 from torch import Tensor
 
+from setexp import provenance
 from setexp.datasets.polygons import Polygons
 from setexp.errors import ConfigError
 from setexp.losses.direct import DirectLoss
@@ -59,6 +60,27 @@ def test_a_result_record_says_what_was_measured_and_how(tmp_path: Path) -> None:
     assert known <= record["provenance"].keys()
     assert read(folder / "seed-3/status.json") == {"status": "done"}
     assert (folder / "seed-3/config.yaml").exists()
+
+
+def test_a_record_names_the_commit_that_the_run_began_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others may commit while it trains."""
+    now = {"commit": "before"}
+    monkeypatch.setattr(provenance, "_git", lambda *_: now["commit"])
+    learn = loop.Fit.train
+
+    def train_while_others_commit(self: loop.Fit) -> None:
+        now["commit"] = "after"
+        learn(self)
+
+    monkeypatch.setattr(loop.Fit, "train", train_while_others_commit)
+    provenance.code.cache_clear()
+    try:
+        folder = train(tmp_path, POLYGONS, "trainer.steps=0") / "seed-0"
+    finally:
+        provenance.code.cache_clear()
+    assert read(folder / "result.json")["provenance"]["commit"] == "before"
 
 
 def test_curves_have_every_window_and_evaluation(tmp_path: Path) -> None:
