@@ -479,8 +479,28 @@ def test_evaluation_of_another_model(tmp_path: Path) -> None:
     assert not (path.parent / "evaluation.json").exists()
 
 
+def test_evaluation_beside_a_checkpoint_where_nothing_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = train(tmp_path, POLYGONS, "trainer.steps=0") / "seed-0/checkpoint.pt"
+    capsys.readouterr()
+
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("setexp.run.write_json", refused)
+    text = complaint(POLYGONS, "scale=smoke", "mode=eval", f"checkpoint={path}")
+    assert text.startswith(f"checkpoint={path}: cannot write") and "Permission denied" in text
+    assert "hungarian" in capsys.readouterr().out, "what was measured is shown"
+
+
 def test_selection_by_a_metric_that_is_not_evaluated(tmp_path: Path) -> None:
     best = ["trainer.select=best", "trainer.select_metric=accuracy", "evaluation.during=test"]
     with pytest.raises(ConfigError, match=r"trainer\.select_metric=accuracy: .*direct"):
         train(tmp_path, POLYGONS, *best)
     assert config(POLYGONS, "scale=smoke")["trainer"]["epochs"] == 2
+
+
+def test_a_stat_that_the_task_does_not_measure(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^evaluation\.stats: accuracy: of each set .* nothing$"):
+        train(tmp_path, POLYGONS, "evaluation.stats=[accuracy]", "trainer.steps=0")
