@@ -226,6 +226,8 @@ def refuse_bad_overrides(arguments: list[str]) -> None:
         config = compose_run(single)
         if config.table:
             jobs(config)
+        if options.multirun and not options.cfg:
+            _make_sweeps_folder(config.paths.outputs)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -245,7 +247,23 @@ def _single(override: Override, multirun: bool) -> str:
         return text
     if not multirun:
         raise ConfigError(f"{text}: several values need -m; a list is written KEY=[1,2]")
-    return f"{text.split('=')[0]}={next(override.sweep_string_iterator())}"
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):  # glob(...) asks what there is
+        override.config_loader = GlobalHydra.instance().config_loader()
+        first = next(override.sweep_string_iterator(), None)
+    if first is None:
+        raise ConfigError(f"{text}: matches nothing")
+    return f"{text.split('=')[0]}={first}"
+
+
+def _make_sweeps_folder(outputs: str) -> None:
+    """Make the folder in which Hydra notes a multirun, which it does before the first run."""
+    folder = Path(outputs) / "sweeps"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"paths.outputs={outputs}: cannot write {folder}: {error.strerror}; name another folder"
+        ) from None
 
 
 def plain(node: Any) -> Any:

@@ -26,6 +26,7 @@ from setexp.config import plain
 from setexp.errors import ConfigError
 from setexp.files import read_json, write_json
 from setexp.report.records import slug
+from setexp.rules import broken_rules
 from setexp.training import checkpoint
 from setexp.training.evaluate import Evaluation
 from setexp.training.loop import Fit, steps_per_epoch
@@ -62,7 +63,7 @@ def points(config: DictConfig) -> list[Point]:
     """All points of a config's grid, in its order.
 
     Raises:
-        ConfigError: a key that the config does not have, no value, or one of a wrong type.
+        ConfigError: a key that the config does not have, no value, or one that cannot be.
     """
     grid = dict(_leaves(plain(config.crossval.grid)))
     for key, values in grid.items():
@@ -80,7 +81,7 @@ def points(config: DictConfig) -> list[Point]:
                 reason = str(error).splitlines()[0]
                 raise ConfigError(f"crossval.grid.{key}: {reason}") from None
         nodes = plain(own)
-        mistakes = check(nodes["task"], "task")
+        mistakes = check(nodes["task"], "task") + broken_rules(nodes)
         if mistakes:
             raise ConfigError(f"crossval.grid: {mistakes[0]}")
         trainer: Any = OmegaConf.to_object(own.trainer)

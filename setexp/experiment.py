@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from setexp.config import axes
 from setexp.crossval import points
 from setexp.errors import ClaimedError, ConfigError, NonFiniteError
 from setexp.files import claim, read_json, write_json, write_text
-from setexp.provenance import provenance
+from setexp.provenance import code, provenance
 from setexp.report.records import axis_text, slug
 from setexp.science import differences, jsonable, science_of
 from setexp.training import checkpoint
@@ -49,6 +50,7 @@ class Experiment:
     ) -> None:
         self.config, self.nodes, self.dataset = config, nodes, dataset
         self.evaluation, self.device = evaluation, device
+        code()  # is noted before it can change
         self.axes = axes(overrides)
         self.command = "python train.py " + " ".join(
             [f"experiment={config.name}", *(f"{k}={axis_text(v)}" for k, v in self.axes.items())]
@@ -84,9 +86,11 @@ class Experiment:
 
     def _prepare(self, folder: Path, claims: ExitStack) -> None:
         """Make a run's folder this process's own, or see that it holds the same run."""
+        # a job that Slurm starts again has discarded the earlier run already, and goes on
+        restart = self.config.restart and not int(os.environ.get("SLURM_RESTART_COUNT", 0))
         try:
             claimed = claims.enter_context(claim(folder))
-            if claimed and self.config.restart:
+            if claimed and restart:
                 shutil.rmtree(folder)
                 claimed = claims.enter_context(claim(folder))
         except OSError as error:

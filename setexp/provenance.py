@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import subprocess
@@ -17,12 +18,9 @@ _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "hydra-core", "omegaconf"
 
 def provenance(command: str, device: torch.device, seconds: float) -> dict[str, Any]:
     """What a result record says about its origin; `seconds` is training and evaluation together."""
-    # where the code was copied without its history, the copier may say which commit it was
-    commit = _git("rev-parse", "HEAD") or os.environ.get("SETEXP_COMMIT")
     return {
         "command": command,
-        "commit": commit,
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        **code(),
         "device": device_name(device),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
         f"{torch.get_num_threads()} threads",
@@ -30,6 +28,18 @@ def provenance(command: str, device: torch.device, seconds: float) -> dict[str, 
         "seconds": round(seconds, 1),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+@functools.cache
+def code() -> dict[str, Any]:
+    """Commit of the code, and whether files differ from it, when this process first asked.
+
+    Ask at the start: hours later other files may be there than those that run.
+    """
+    # where the code was copied without its history, the copier may say which commit it was
+    commit = _git("rev-parse", "HEAD") or os.environ.get("SETEXP_COMMIT")
+    dirty = bool(_git("status", "--porcelain", "--untracked-files=no"))
+    return {"commit": commit, "dirty": dirty}
 
 
 def device_name(device: torch.device) -> str:

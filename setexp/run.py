@@ -203,8 +203,14 @@ def _evaluate_only(
     measured = measure_final(task, own, evaluation, batch_size=size, seed=seed, device=device)
     path = Path(config.checkpoint).with_name("evaluation.json")
     about = {"source": dataset.source, "seed": seed, "steps": state["step"]}
-    write_json(path, about | {"metrics": measured})
     for name, value in measured.items():
         print(f"  {name:<24} {value:.6g}")
+    try:
+        write_json(path, about | {"metrics": measured})
+    except OSError as error:
+        raise ConfigError(
+            f"checkpoint={config.checkpoint}: cannot write {path}: {error.strerror}; copy the "
+            "checkpoint to a folder of your own"
+        ) from None
     print(f"record: {path}")
     draw(nodes["figures"], task, dataset, path.parent / "evaluation", seed, device)

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from setexp.crossval import Repeat
 from setexp.errors import NonFiniteError
 from setexp.experiment import Experiment
-from setexp.files import write_json
+from setexp.files import read_json, write_json
 from setexp.training.loop import Fit
 from setexp.training.randomness import for_run
 from setexp.training.tracking import Tracker
@@ -120,15 +120,15 @@ def _early_end_noted(
     trackers: Sequence[Tracker],
     progress: Callable[[], dict[str, int]] = dict,
 ) -> Iterator[None]:
-    """Where a signal or an error ends a run, the folders of seeds without a result say so."""
+    """Where a signal or an error ends a run, the folders of seeds that still run say so."""
     try:
         yield
     except BaseException as error:
         ended = {"status": "failed", "why": str(error) or type(error).__name__}
-        if isinstance(error, SystemExit):
+        if isinstance(error, SystemExit | KeyboardInterrupt):
             ended = {"status": "interrupted"}
         for folder, tracker in zip(folders, trackers, strict=True):
-            if not (folder / "result.json").exists():
+            if read_json(folder / "status.json") == {"status": "running"}:
                 write_json(folder / "status.json", ended | progress())
                 tracker.finish(ended)
         raise

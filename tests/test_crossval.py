@@ -67,6 +67,10 @@ def test_every_50th_epoch_halves_the_learning_rate() -> None:
         ("+crossval.grid.hiden=[3]", "crossval.grid.hiden: the config has no hiden"),
         ("crossval.grid.hidden=[]", "crossval.grid.hidden=[]: name values in a list"),
         ("crossval.grid.hidden=[wide]", "crossval.grid.hidden: Value 'wide'"),
+        (
+            "crossval.grid.trainer.batch_size=[32,0]",
+            "crossval.grid: trainer.batch_size=0: at least 1",
+        ),
     ],
 )
 def test_a_bad_grid_is_one_clear_line(override: str, said: str) -> None:

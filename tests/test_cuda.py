@@ -17,9 +17,10 @@ from setexp.training.tracking import Tracker
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
-def make_fit(experiment: str, folder: Path, seeds: list[int]) -> Fit:
+def make_fit(experiment: str, folder: Path, seeds: list[int], *overrides: str) -> Fit:
     register()
-    config = compose_run([f"experiment={experiment}", "scale=smoke", f"paths.data={folder}"])
+    place = ["scale=smoke", f"paths.data={folder}"]
+    config = compose_run([f"experiment={experiment}", *place, *overrides])
     nodes = plain(config)
     device = torch.device("cuda")
     folders = [folder / str(seed) for seed in seeds]
@@ -52,6 +53,21 @@ def test_a_step_never_waits_for_the_device(tmp_path: Path, experiment: str) -> N
     finally:
         torch.cuda.set_sync_debug_mode("default")
     fit._check()
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamax", "rmsprop"])
+def test_a_resumed_optimisers_state_is_where_it_was(tmp_path: Path, optimizer: str) -> None:
+    """A counter of steps that comes back on the device is read from there in every step."""
+
+    def devices(fit: Fit) -> list[dict[str, str]]:
+        states = [fit.optimizer.state[p] for p in fit.parameters.values()]
+        return [{k: v.device.type for k, v in state.items()} for state in states]
+
+    how = ("polygons_fspool", tmp_path, [0], f"trainer.optimizer={optimizer}")
+    fit = make_fit(*how)
+    fit._step(next(fit._batches(0)))
+    fit._save()
+    assert devices(make_fit(*how)) == devices(fit)
 
 
 @pytest.mark.parametrize("experiment", ["polygons_mlp_hungarian", "dspn_clevr_state"])

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from smoke_runs import command, complaint, entry, only, refusal, train
 
+from setexp.config import refuse_bad_overrides
+
 POLYGONS = "experiment=polygons_fspool"
 
 
@@ -218,6 +220,23 @@ def test_a_table_with_a_failing_cell_fills_the_others_and_skips_them_later(tmp_p
     second = command(*arguments, cwd=tmp_path)
     assert second.returncode == 1
     assert second.stdout.count("done already: ") == 2
+
+
+def test_a_sweep_over_a_glob_is_no_mistake(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    rest = ("dataset.set_size=4", f"paths.outputs={tmp_path}")
+    refuse_bad_overrides(["-m", "experiment=glob(polygons_r*)", *rest])
+    (line,) = refusal(capsys, "-m", "experiment=glob(nope*)", *rest)
+    assert line == "error: experiment=glob(nope*): matches nothing"
+
+
+def test_a_sweep_where_nothing_can_be_written(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    (line,) = refusal(capsys, "-m", "table=thesis_5_1", f"paths.outputs={tmp_path}/file/x")
+    one_line(line, f"error: paths.outputs={tmp_path}/file/x: cannot write", "name another folder")
 
 
 def test_a_table_without_a_run_lists_its_runs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,6 +49,18 @@ def test_two_signals_in_one_run(
     assert_same_run(train(tmp_path, *POLYGONS) / "seed-0", undisturbed / "seed-0")
 
 
+def test_a_requeued_job_that_was_to_start_over_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slurm starts it with the arguments that it had; an earlier run is discarded once."""
+    train(tmp_path, *POLYGONS)
+    first = interrupt(monkeypatch, tmp_path, 9, *POLYGONS, "restart=true")
+    assert first["step"] < STEPS
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    second = interrupt(monkeypatch, tmp_path, 1, *POLYGONS, "restart=true")
+    assert second["step"] > first["step"]
+
+
 def test_a_stack_resumed_alone(
     undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

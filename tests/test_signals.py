@@ -65,6 +65,20 @@ def test_every_signal_reaches_the_launchers_handler(handle: Callable[[int, Any],
             assert len(seen) == count
 
 
+def test_slurms_warning_is_not_forgotten_at_the_time_limit(
+    handle: Callable[[int, Any], None],
+) -> None:
+    """SIGTERM within the same step; submitit requeues on SIGUSR2 alone."""
+    seen = []
+    for number in (signal.SIGUSR2, signal.SIGTERM):
+        handle(number, lambda number, frame: seen.append(number))
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGUSR2)
+        os.kill(os.getpid(), signal.SIGTERM)
+        stop.hand_over()
+    assert seen == [signal.SIGUSR2]
+
+
 # A folder that another process trains
 
 

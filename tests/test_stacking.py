@@ -126,6 +126,24 @@ def test_clipping_is_per_seed() -> None:
     torch.testing.assert_close(b.grad, torch.tensor([0.8, 0.4]))
 
 
+def test_clipping_rounds_alike_in_a_stack_and_alone_with_several_threads() -> None:
+    """Threads share the work on large parameters."""
+    threads = torch.get_num_threads()
+    parameter = nn.Parameter(torch.zeros(8, 100_000))
+    gradient = torch.randn(8, 100_000)
+    parameter.grad = gradient.clone()
+    alone = [nn.Parameter(torch.zeros(100_000)) for _ in gradient]
+    torch.set_num_threads(2)
+    try:
+        clip_gradients([parameter], 1.0, seeds=8)
+        for one, own in zip(alone, gradient, strict=True):
+            one.grad = own.clone()
+            clip_gradients([one], 1.0, seeds=1)
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(parameter.grad, torch.stack([one.grad for one in alone]))
+
+
 def test_parameters_without_axes_are_clipped() -> None:
     a, b = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(1))
     a.grad, b.grad = torch.tensor(3.0), torch.tensor([4.0])

@@ -18,11 +18,13 @@ from smoke_runs import (
     only,
     perform,
     read,
+    signal_at,
     train,
     weights,
 )
 from torch import Tensor
 
+from setexp import provenance
 from setexp.datasets.polygons import Polygons
 from setexp.errors import ConfigError
 from setexp.losses.direct import DirectLoss
@@ -59,6 +61,27 @@ def test_a_result_record_says_what_was_measured_and_how(tmp_path: Path) -> None:
     assert known <= record["provenance"].keys()
     assert read(folder / "seed-3/status.json") == {"status": "done"}
     assert (folder / "seed-3/config.yaml").exists()
+
+
+def test_a_record_names_the_commit_that_the_run_began_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others may commit while it trains."""
+    now = {"commit": "before"}
+    monkeypatch.setattr(provenance, "_git", lambda *_: now["commit"])
+    learn = loop.Fit.train
+
+    def train_while_others_commit(self: loop.Fit) -> None:
+        now["commit"] = "after"
+        learn(self)
+
+    monkeypatch.setattr(loop.Fit, "train", train_while_others_commit)
+    provenance.code.cache_clear()
+    try:
+        folder = train(tmp_path, POLYGONS, "trainer.steps=0") / "seed-0"
+    finally:
+        provenance.code.cache_clear()
+    assert read(folder / "result.json")["provenance"]["commit"] == "before"
 
 
 def test_curves_have_every_window_and_evaluation(tmp_path: Path) -> None:
@@ -344,6 +367,31 @@ def test_a_run_that_raises_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert state == {"status": "failed", "step": 0, "steps": 16, "why": "out of memory"}
 
 
+def test_a_paused_run_that_went_on_and_was_interrupted_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its record stays that of the pause."""
+    folder = train(tmp_path, POLYGONS, "trainer.until=1") / "seed-0"
+    shutil.copy(folder / "result.json", tmp_path / "paused.json")
+    with signal_at(monkeypatch, 2, POLYGONS), pytest.raises(SystemExit):
+        train(tmp_path, POLYGONS)
+    assert read(folder / "status.json")["status"] == "interrupted"
+    assert read(folder / "result.json") == read(tmp_path / "paused.json")
+
+
+def test_ctrl_c_in_a_final_evaluation_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "measure_final", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, POLYGONS)
+    state = read(only(tmp_path) / "seed-0/status.json")
+    assert state == {"status": "interrupted", "step": 16, "steps": 16}
+
+
 def test_a_final_evaluation_that_raises_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -441,8 +489,28 @@ def test_evaluation_of_another_model(tmp_path: Path) -> None:
     assert not (path.parent / "evaluation.json").exists()
 
 
+def test_evaluation_beside_a_checkpoint_where_nothing_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = train(tmp_path, POLYGONS, "trainer.steps=0") / "seed-0/checkpoint.pt"
+    capsys.readouterr()
+
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("setexp.run.write_json", refused)
+    text = complaint(POLYGONS, "scale=smoke", "mode=eval", f"checkpoint={path}")
+    assert text.startswith(f"checkpoint={path}: cannot write") and "Permission denied" in text
+    assert "hungarian" in capsys.readouterr().out, "what was measured is shown"
+
+
 def test_selection_by_a_metric_that_is_not_evaluated(tmp_path: Path) -> None:
     best = ["trainer.select=best", "trainer.select_metric=accuracy", "evaluation.during=test"]
     with pytest.raises(ConfigError, match=r"trainer\.select_metric=accuracy: .*direct"):
         train(tmp_path, POLYGONS, *best)
     assert config(POLYGONS, "scale=smoke")["trainer"]["epochs"] == 2
+
+
+def test_a_stat_that_the_task_does_not_measure(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^evaluation\.stats: accuracy: of each set .* nothing$"):
+        train(tmp_path, POLYGONS, "evaluation.stats=[accuracy]", "trainer.steps=0")

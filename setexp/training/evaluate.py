@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from setexp.errors import NonFiniteError
+from setexp.errors import ConfigError, NonFiniteError
 from setexp.sets import SetBatch
 from setexp.training.randomness import derive, own_draws
 from setexp.training.seeds import Alone, Stacked
@@ -64,6 +64,9 @@ def evaluate(
 
     Args:
         steps: inner steps where the evaluation names none; None for the decoder's own number.
+
+    Raises:
+        ConfigError: the evaluation names a stat that the task does not measure.
     """
     task = (copy.deepcopy(task).double() if evaluation.double else task).eval()
     if evaluation.at:
@@ -79,7 +82,7 @@ def evaluate(
     for batch in passes:
         outcome = task(batch, steps=steps)
         values = {} if evaluation.at else {"loss": outcome.loss}
-        values |= {name: outcome.stats[name] for name in evaluation.stats}
+        values |= {name: _stat(outcome.stats, name) for name in evaluation.stats}
         sets = evaluation.losses or evaluation.metrics
         for label, prediction in read_at(outcome.prediction, evaluation.at) if sets else ():
             for name, loss in evaluation.losses.items():
@@ -102,6 +105,13 @@ def evaluate(
     for summary in evaluation.summaries.values():
         measured |= summary({name: torch.cat([stats[name] for stats in told]) for name in told[0]})
     return measured
+
+
+def _stat(stats: Mapping[str, Tensor], name: str) -> Tensor:
+    if name not in stats:
+        known = ", ".join(stats) or "nothing"
+        raise ConfigError(f"evaluation.stats: {name}: of each set the task measures {known}")
+    return stats[name]
 
 
 def _joined(batches: Sequence[SetBatch]) -> SetBatch:
@@ -150,7 +160,7 @@ def measure_curves(
     for batches in zip(*passes, strict=True):
         for values, stats in zip(found, learner.stats(batches), strict=True):
             for name, parts in values.items():
-                parts.append(stats[name])
+                parts.append(_stat(stats, name))
     curves: list[dict[str, float]] = []
     for values, dataset in zip(found, datasets, strict=True):
         sizes = [dataset.sizes(split) for split in splits]

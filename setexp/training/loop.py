@@ -312,16 +312,10 @@ class Fit:
         if not all(path.exists() for path in paths):
             torch.manual_seed(derive(self.seeds[0], "train"))
             return [None] * len(paths)
-        states = [checkpoint.load(path, self.device) for path in paths]
+        states = [checkpoint.load(path) for path in paths]
         self.learner.load([s["model"] for s in states])
-        for name, p in self.parameters.items():
-            each = [s["optimizer"][name] for s in states]
-            if self.optimizer is not None and each[0]:
-                alone = self.learner.count == 1
-                self.optimizer.state[p] = {
-                    k: v if alone or k == "step" else torch.stack([e[k] for e in each])
-                    for k, v in each[0].items()
-                }
+        if self.optimizer is not None:
+            self._restore_optimizer([s["optimizer"] for s in states])
         self.step, self.seconds = states[0]["step"], states[0]["seconds"]
         self.window_count = states[0]["count"]
         self.window_sum = torch.tensor([s["sum"] for s in states], dtype=torch.float64)
@@ -329,6 +323,23 @@ class Fit:
         self.reports = [s["reports"] for s in states]
         set_rng_state(states[0]["rng"], self.device)
         return [s["tracker"] for s in states]
+
+    def _restore_optimizer(self, states: Sequence[dict[str, dict[str, Tensor]]]) -> None:
+        """States of each seed by parameter; PyTorch knows which belong on the device: a counter of
+        steps there would be read back in every step."""
+        assert self.optimizer is not None
+        alone, names = self.learner.count == 1, {p: name for name, p in self.parameters.items()}
+        groups = self.optimizer.param_groups
+        joined: dict[int, dict[str, Tensor]] = {}
+        for place, p in enumerate(p for group in groups for p in group["params"]):
+            each = [state[names[p]] for state in states]
+            if each[0]:
+                joined[place] = {
+                    k: v if alone or k == "step" else torch.stack([e[k] for e in each])
+                    for k, v in each[0].items()
+                }
+        whole = {"state": joined, "param_groups": self.optimizer.state_dict()["param_groups"]}
+        self.optimizer.load_state_dict(whole)
 
 
 def _slices(

@@ -53,8 +53,13 @@ def clip_gradients(parameters: Iterable[nn.Parameter], largest: float, seeds: in
     """Scale gradients to a norm of at most `largest`, separately for each of `seeds` seeds."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     # parameters are added one by one: a reduction over them would round by the number of seeds
-    squares: Tensor = sum(g.reshape(seeds, -1).square().sum(-1) for g in gradients)  # type: ignore[assignment]
+    squares: Tensor = sum(_squares(g.reshape(seeds, -1)) for g in gradients)  # type: ignore[assignment]
     scale = (largest / (squares.sqrt() + 1e-6)).clamp(max=1)
     for g in gradients:
         # a lone seed's parameter may have no axes
         g.mul_(scale.reshape([seeds, *[1] * (g.dim() - 1)][: g.dim()]))
+
+
+def _squares(rows: Tensor) -> Tensor:
+    """Sum of squares of each row, one by one: threads would divide the sum of a lone row only."""
+    return torch.stack([row.square().sum() for row in rows])

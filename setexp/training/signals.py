@@ -11,7 +11,10 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class StopRequest:
-    """Remembers the first signal while the context is open.
+    """Remembers the first signal while the context is open, until it is handed over.
+
+    The first counts: Slurm's warning, SIGUSR2, requeues the job; SIGTERM at the time limit, which
+    may come before the step has ended, does not.
 
     A launcher's own handler is kept and called by `hand_over`, after the checkpoint. Processes
     forked meanwhile inherit the handler and must ignore it.
@@ -32,9 +35,10 @@ class StopRequest:
     def _remember(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._pid:
             return
-        if self.event is not None and number == signal.SIGINT:
+        if self.event is None:
+            self.event = (number, frame)
+        elif number == signal.SIGINT:
             raise KeyboardInterrupt  # a second Ctrl-C does not wait for the step
-        self.event = (number, frame)
 
     def hand_over(self) -> None:
         """Call the handler that was there before, or exit with the signal's conventional code.
