@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from math import isnan
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -178,8 +179,9 @@ class Fit:
                 losses = self._losses(part, inner_steps(self.trainer, epoch)) * share
             except NonFiniteError as error:
                 self._check()  # an earlier loss may be the cause
-                seeds = ", ".join(self._origin(seed, self.step + 1) for seed in self.seeds)
-                raise NonFiniteError(f"step {self.step + 1} of {seeds}: {error}") from None
+                self.step += 1  # where this run ends
+                seeds = ", ".join(self._origin(seed, self.step) for seed in self.seeds)
+                raise NonFiniteError(f"step {self.step} of {seeds}: {error}") from None
             if self.optimizer is not None:
                 losses.sum().backward()
             total += losses.detach()
@@ -256,7 +258,7 @@ class Fit:
             raise ConfigError(f"trainer.select_metric={name}: evaluated are {', '.join(measured)}")
         value, best = measured[name], self.best[index]
         sign = 1 if self.trainer.select_lower else -1
-        if best is None or sign * value < sign * best["value"]:
+        if best is None or isnan(best["value"]) or sign * value < sign * best["value"]:
             state = {k: v.clone() for k, v in self.learner.state(index).items()}
             self.best[index] = {"value": value, "step": self.step, "model": state}
 
