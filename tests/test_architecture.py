@@ -29,7 +29,7 @@ ARROW = {
     "rules": ("training",),
     "config": ("training", "report"),
     "pretrained": ("report", "training"),
-    "crossval": ("build", "config", "report", "training"),
+    "crossval": ("build", "config", "report", "rules", "training"),
     "science": ("training",),
     "experiment": (
         *("build", "config", "crossval", "pretrained", "provenance", "report", "science"),
