@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import importlib.util
 import json
 import os
@@ -41,7 +43,12 @@ register()
 
 
 def config(*overrides: str) -> dict[str, Any]:
-    """A composed config as plain Python."""
+    """A composed config as plain Python; each is composed once a session."""
+    return copy.deepcopy(_config(overrides))
+
+
+@functools.cache
+def _config(overrides: tuple[str, ...]) -> dict[str, Any]:
     return plain(compose_run(list(overrides)))
 
 
