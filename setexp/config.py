@@ -22,6 +22,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from setexp.errors import ConfigError
+from setexp.report.records import axis_text
 from setexp.training.settings import CrossValidation, Pretrained, Tracking, Trainer
 
 if TYPE_CHECKING:
@@ -128,12 +129,29 @@ def jobs(config: DictConfig) -> dict[str, list[Run]]:
 
 def axes(overrides: list[str]) -> dict[str, Any]:
     """What a command changes about an experiment: {dotted key: value}, sorted by key."""
-    found = {}
+    return {key: value for key, (_, value) in _changes(overrides).items()}
+
+
+def arguments(overrides: list[str]) -> list[str]:
+    """The same as a command line has it."""
+    return [
+        f"~{key}" if sign == "~" else f"{sign}{key}={axis_text(value)}"
+        for key, (sign, value) in _changes(overrides).items()
+    ]
+
+
+def _changes(overrides: list[str]) -> dict[str, tuple[str, Any]]:
+    found: dict[str, tuple[str, Any]] = {}
     for override in OverridesParser.create().parse_overrides(overrides):
         key = override.key_or_group if override.package is None else override.get_key_element()
-        if not _OPERATIONAL.match(key):
-            value = None if override.is_delete() else override.value()
-            found[key] = OmegaConf.to_container(OmegaConf.create({"v": value}))["v"]  # type: ignore[index, call-overload]
+        if _OPERATIONAL.match(key):
+            continue
+        if override.is_delete():
+            found[key] = "~", None
+            continue
+        sign = "++" if override.is_force_add() else "+" if override.is_add() else ""
+        value = OmegaConf.to_container(OmegaConf.create({"v": override.value()}))["v"]  # type: ignore[index, call-overload]
+        found[key] = sign, value
     return dict(sorted(found.items()))
 
 
@@ -220,12 +238,16 @@ def refuse_bad_overrides(arguments: list[str]) -> None:
     if options.help or options.hydra_help or options.info or os.environ.get("HYDRA_FULL_ERROR"):
         return
     try:
-        single = [_single(o, options.multirun) for o in _parsed(options.overrides)]
+        values = [_values(o, options.multirun) for o in _parsed(options.overrides)]
         if options.config_dir:
-            single.append(f"hydra.searchpath=[file://{Path(options.config_dir).resolve()}]")
-        config = compose_run(single)
+            values.append([f"hydra.searchpath=[file://{Path(options.config_dir).resolve()}]"])
+        first = [each[0] for each in values]
+        config = compose_run(first)
         if config.table:
             jobs(config)
+        for at, each in enumerate(values):
+            for other in each[1:]:
+                compose_run([*first[:at], other, *first[at + 1 :]])
         if options.multirun and not options.cfg:
             _make_sweeps_folder(config.paths.outputs)
     except ConfigError as error:
@@ -240,19 +262,19 @@ def _parsed(overrides: list[str]) -> list[Override]:
         raise ConfigError(f"{_one_line(error)}; write KEY=VALUE") from None
 
 
-def _single(override: Override, multirun: bool) -> str:
-    """An override's text; of one that sweeps, with its first value."""
+def _values(override: Override, multirun: bool) -> list[str]:
+    """An override for each of the values that it sweeps over; of a number's, for the first."""
     text = str(override.input_line)
     if not override.is_sweep_override():
-        return text
+        return [text]
     if not multirun:
         raise ConfigError(f"{text}: several values need -m; a list is written KEY=[1,2]")
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):  # glob(...) asks what there is
         override.config_loader = GlobalHydra.instance().config_loader()
-        first = next(override.sweep_string_iterator(), None)
-    if first is None:
+        found = [f"{text.split('=')[0]}={value}" for value in override.sweep_string_iterator()]
+    if not found:
         raise ConfigError(f"{text}: matches nothing")
-    return f"{text.split('=')[0]}={first}"
+    return found[:1] if "." in override.key_or_group else found
 
 
 def _make_sweeps_folder(outputs: str) -> None:

@@ -18,12 +18,12 @@ from torch import nn
 
 from setexp import pretrained
 from setexp.build import build
-from setexp.config import axes
+from setexp.config import arguments, axes
 from setexp.crossval import points
 from setexp.errors import ClaimedError, ConfigError, NonFiniteError
 from setexp.files import claim, read_json, write_json, write_text
 from setexp.provenance import code, provenance
-from setexp.report.records import axis_text, slug
+from setexp.report.records import slug
 from setexp.science import differences, jsonable, science_of
 from setexp.training import checkpoint
 from setexp.training.evaluate import Evaluation
@@ -53,7 +53,7 @@ class Experiment:
         code()  # is noted before it can change
         self.axes = axes(overrides)
         self.command = "python train.py " + " ".join(
-            [f"experiment={config.name}", *(f"{k}={axis_text(v)}" for k, v in self.axes.items())]
+            [f"experiment={config.name}", *arguments(overrides)]
             + ([f"scale={config.scale}"] if config.scale != "paper" else [])
         )
         folder = Path(config.paths.outputs) / config.name / slug(self.axes)

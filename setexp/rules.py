@@ -168,6 +168,8 @@ def _trainer(nodes: dict[str, Any]) -> list[str]:
         for key, least in _LEAST.items()
         if trainer[key] is not None and not trainer[key] >= least
     ]
+    if trainer["slice"] and nodes["dataset"]["_target_"].endswith("TUDataset"):
+        mistakes.append(f"trainer.slice={trainer['slice']}: graphs are one list; set it to null")
     steps, epochs = trainer["inner_steps"], trainer["inner_epochs"]
     if steps and "steps" not in nodes["task"].get("decoder", {}):
         mistakes.append(f"trainer.inner_steps={steps}: this decoder has none; set it to []")

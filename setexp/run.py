@@ -50,7 +50,8 @@ def run(config: DictConfig) -> None:
         if config.table:
             (config, overrides), *others = _table_runs(config, overrides)
             for one in ((config, overrides), *others):
-                train_first(*one)
+                if config.mode == "train":
+                    train_first(*one)
         execute(config, overrides, *others)
     except (ConfigError, NonFiniteError) as error:
         if os.environ.get("HYDRA_FULL_ERROR"):

@@ -11,7 +11,14 @@ from omegaconf import OmegaConf
 from smoke_runs import ROOT, complaint, config
 
 from setexp.build import build, check
-from setexp.config import axes, compose_run, plain, quote_paths, with_table_experiment
+from setexp.config import (
+    arguments,
+    axes,
+    compose_run,
+    plain,
+    quote_paths,
+    with_table_experiment,
+)
 from setexp.errors import ConfigError
 from setexp.ops.costs import Cost
 from setexp.report.part import part
@@ -61,12 +68,13 @@ def test_axes_know_packages_additions_and_deletions() -> None:
         "evaluation.metrics": None,
         "pooling@encoder.pooling": "max",
     }
+    assert arguments(overrides) == [*overrides[1:], overrides[0]]
+    assert arguments(["++trainer.lr=0.1", "seeds=[1]"]) == ["++trainer.lr=0.1"]
 
 
 def test_paths_of_run_folders_need_no_quotes() -> None:
     path = "outputs/a/dataset.set_size=4,trainer.lr=0.1/smoke-synthetic/seed-0/checkpoint.pt"
-    arguments = quote_paths(["mode=eval", f"checkpoint={path}", POLYGONS])
-    assert compose_run(arguments).checkpoint == path
+    assert compose_run(quote_paths([f"checkpoint={path}", POLYGONS])).checkpoint == path
     same = ["a=b", "checkpoint='a=b/c'", "x=range(1,step=2)", "-m", "final={test:a=b/c}", "p=a/b"]
     assert quote_paths(same) == same
 
@@ -251,6 +259,7 @@ RULES = [
     ([POLYGONS, "trainer.lr_warmup_epochs=-1"], "trainer.lr_warmup_epochs=-1: at least 0"),
     ([POLYGONS, "trainer.lr_decay=-1.0"], "trainer.lr_decay=-1.0: at least 0"),
     ([POLYGONS, "trainer.lr_decay_steps=0"], "trainer.lr_decay_steps=0: at least 1"),
+    (["experiment=graphs_bio", "trainer.slice=4"], "trainer.slice=4: graphs are one list; set it"),
     (
         [POLYGONS, "trainer.select=best", "trainer.evaluate_every=1", "evaluation.during=test"],
         "trainer.select=best: name the metric with trainer.select_metric",

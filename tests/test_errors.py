@@ -231,6 +231,13 @@ def test_a_sweep_over_a_glob_is_no_mistake(
     assert line == "error: experiment=glob(nope*): matches nothing"
 
 
+def test_a_sweep_with_an_unknown_choice(capsys: pytest.CaptureFixture[str]) -> None:
+    (line,) = refusal(capsys, "-m", f"{POLYGONS},nope", "scale=smoke")
+    one_line(line, "error: experiment=nope: unknown; choose one of", "polygons_fspool")
+    (line,) = refusal(capsys, "-m", POLYGONS, "decoder=mlp,nope", "scale=smoke")
+    one_line(line, "error: decoder=nope: unknown; choose one of", "mlp")
+
+
 def test_a_sweep_where_nothing_can_be_written(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -112,7 +112,7 @@ def test_what_is_refused(changes: dict[str, int], message: str) -> None:
 
 
 def test_an_unknown_split_is_refused() -> None:
-    with pytest.raises(ConfigError, match="split all: multisets have train, val, test"):
+    with pytest.raises(ConfigError, match="split all: choose train, val, test"):
         make().sizes("all")
 
 

@@ -81,7 +81,7 @@ def test_what_is_refused(override: str, message: str, tmp_path: Path) -> None:
 
 
 def test_unknown_splits_are_refused() -> None:
-    with pytest.raises(ConfigError, match="split val: numbers have train, far, wide"):
+    with pytest.raises(ConfigError, match="split val: choose train, far, wide"):
         make().sizes("val")
 
 

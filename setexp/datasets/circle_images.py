@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from setexp.datasets.circles import Rules, draw, place
+from setexp.datasets.drawn import Drawn
 from setexp.datasets.passes import batch_rows
 from setexp.errors import ConfigError
 from setexp.sets import Batch, SetBatch
@@ -16,7 +18,7 @@ from setexp.sets import Batch, SetBatch
 _SPLITS = ("train", "val", "test")
 
 
-class CircleImages:
+class CircleImages(Drawn):
     """Fixed pictures of 0 to `max_circles` circles; "circles_3" is a split of three in each.
 
     Circles are drawn once per split, by its name and the data seed; pictures in every batch.
@@ -35,7 +37,6 @@ class CircleImages:
         ConfigError: circles that do not fit, or no such split.
     """
 
-    source = "synthetic"
     fingerprint = "circles-1"
 
     def __init__(
@@ -58,20 +59,18 @@ class CircleImages:
                 f"dataset.max_circles={max_circles}: 1 to dataset.set_size={set_size}"
             )
         self.set_size, self.max_circles = set_size, max_circles
-        self._sizes = dict(zip(_SPLITS, (train_size, val_size, test_size), strict=True))
+        super().__init__(dict(zip(_SPLITS, (train_size, val_size, test_size), strict=True)))
         self.counted_size, self.data_seed = counted_size, data_seed
-        self.device = torch.device("cpu")
         self._placed: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def to(self, device: torch.device) -> CircleImages:
+    def to(self, device: torch.device) -> Self:
         """Draw on this device from now on."""
-        self.device = device
         self._placed.clear()
-        return self
+        return super().to(device)
 
     def sizes(self, split: str) -> int:
-        """Pictures in one pass over a split."""
-        return self.counted_size if self._counted(split) else self._sizes[split]
+        """Pictures in one pass over a split; `ConfigError` where there is none."""
+        return self.counted_size if self._counted(split) else super().sizes(split)
 
     def circles(self, split: str) -> tuple[Tensor, Tensor]:
         """Circles (S, set_size, 4) of a split's pictures, and how many each has, (S,)."""

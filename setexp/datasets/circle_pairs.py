@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from setexp.datasets.circles import Rules, anywhere, draw, place, reach, touching
+from setexp.datasets.drawn import Drawn
 from setexp.datasets.passes import batch_rows
-from setexp.errors import ConfigError
 from setexp.sets import Batch
 
 _SPLITS = ("train", "val", "test")
 _CIRCLES = 2
 
 
-class CirclePairs:
+class CirclePairs(Drawn):
     """Fixed pairs of pictures of two circles each, and the sum of their squared ways.
 
     The second picture's circles have the radii and colours of the first's; their places are drawn
@@ -34,7 +35,6 @@ class CirclePairs:
         ConfigError: circles that do not fit.
     """
 
-    source = "synthetic"
     fingerprint = "circle-pairs-1"
 
     def __init__(
@@ -49,21 +49,14 @@ class CirclePairs:
         data_seed: int,
     ) -> None:
         self.rules = Rules(image_size, min_radius, max_radius).checked()
-        self._sizes = dict(zip(_SPLITS, (train_size, val_size, test_size), strict=True))
-        self.data_seed, self.device = data_seed, torch.device("cpu")
+        super().__init__(dict(zip(_SPLITS, (train_size, val_size, test_size), strict=True)))
+        self.data_seed = data_seed
         self._placed: dict[str, Tensor] = {}
 
-    def to(self, device: torch.device) -> CirclePairs:
+    def to(self, device: torch.device) -> Self:
         """Draw on this device from now on."""
-        self.device = device
         self._placed.clear()
-        return self
-
-    def sizes(self, split: str) -> int:
-        """Pairs in one pass over `train`, `val` or `test`."""
-        if split not in self._sizes:
-            raise ConfigError(f"split {split}: pairs of circles have {', '.join(_SPLITS)}")
-        return self._sizes[split]
+        return super().to(device)
 
     def circles(self, split: str) -> Tensor:
         """Circles of a split's pairs, before and after: (S, 2, 2, 4)."""

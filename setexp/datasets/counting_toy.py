@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from setexp.datasets.drawn import Drawn
 from setexp.datasets.passes import batch_spans
 from setexp.errors import ConfigError
 from setexp.ops.boxes import pairwise_iou
@@ -16,7 +17,7 @@ from setexp.sets import Batch, SetBatch
 _LEAST_SIDE = 1e-6  # as in the released code, where 0 is asked for
 
 
-class CountingToy:
+class CountingToy(Drawn):
     """Squares in the unit square, of which the first c are true objects, drawn on the device.
 
     A square's weight is (1 - q) times its largest IoU with a true one, or 0 where there are none,
@@ -35,7 +36,6 @@ class CountingToy:
         ConfigError: a bad argument.
     """
 
-    source = "synthetic"
     fingerprint = "counting-toy-1"
     scalars = ("side", "noise")
 
@@ -57,19 +57,7 @@ class CountingToy:
             if not 0 <= value <= 1:
                 raise ConfigError(f"dataset.{name}={value}: choose a value in [0, 1]")
         self.set_size, self.side, self.noise = set_size, max(side, _LEAST_SIDE), noise
-        self._sizes = {"train": train_size, "val": test_size, "test": test_size}
-        self.device = torch.device("cpu")
-
-    def to(self, device: torch.device) -> CountingToy:
-        """Draw on this device from now on."""
-        self.device = device
-        return self
-
-    def sizes(self, split: str) -> int:
-        """Sets in one pass over `train`, `val` or `test`."""
-        if split not in self._sizes:
-            raise ConfigError(f"split {split}: the counting toy has {', '.join(self._sizes)}")
-        return self._sizes[split]
+        super().__init__({"train": train_size, "val": test_size, "test": test_size})
 
     def batches(
         self,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 
 import torch
 
+from setexp.datasets.drawn import DrawnForRun
 from setexp.datasets.passes import batch_rows
 from setexp.errors import ConfigError
 from setexp.sets import Batch, SetBatch
@@ -14,7 +14,7 @@ from setexp.sets import Batch, SetBatch
 _SPLITS = ("train", "val", "test")
 
 
-class Multisets:
+class Multisets(DrawnForRun):
     """Fixed sets of standard normal elements; targets equal inputs.
 
     The sets of a split are a function of the run's seed, as each of the authors' runs has sets of
@@ -31,7 +31,6 @@ class Multisets:
         ConfigError: an empty set, or elements without features.
     """
 
-    source = "synthetic"
     fingerprint = "multisets-1 of each run"
 
     def __init__(
@@ -41,25 +40,7 @@ class Multisets:
             if value < 1:
                 raise ConfigError(f"dataset.{name}={value}: at least 1")
         self.shape = (set_size, element_dim)
-        self._sizes = dict(zip(_SPLITS, (train_size, val_size, test_size), strict=True))
-        self.seed, self.device = 0, torch.device("cpu")
-
-    def to(self, device: torch.device) -> Multisets:
-        """Draw on this device from now on."""
-        self.device = device
-        return self
-
-    def for_run(self, seed: int) -> Multisets:
-        """The same task with the sets of another run."""
-        other = copy.copy(self)
-        other.seed = seed
-        return other
-
-    def sizes(self, split: str) -> int:
-        """Sets in one pass over `train`, `val` or `test`."""
-        if split not in self._sizes:
-            raise ConfigError(f"split {split}: multisets have {', '.join(self._sizes)}")
-        return self._sizes[split]
+        super().__init__(dict(zip(_SPLITS, (train_size, val_size, test_size), strict=True)))
 
     def batches(
         self,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from setexp.datasets.drawn import DrawnForRun
 from setexp.datasets.passes import batch_rows, batch_spans
 from setexp.errors import ConfigError
 from setexp.sets import Batch, SetBatch
@@ -21,7 +21,7 @@ def occurrence(classes: Tensor) -> Tensor:
     return (classes.cumsum(-2) * classes).sum(-1).long() - 1
 
 
-class Numbering:
+class Numbering(DrawnForRun):
     """Sets of one-hot classes, and the same elements with one-hot numbers within their class.
 
     The sets of a split are a function of the run's seed, as each of the authors' runs has sets of
@@ -38,7 +38,6 @@ class Numbering:
     element. A prediction of numbers (B, N, M) has the input's classes, row by row.
     """
 
-    source = "synthetic"
     fingerprint = "numbering-1 of each run"
 
     def __init__(
@@ -64,26 +63,8 @@ class Numbering:
             )
         self.set_size, self.numbers = set_size, element_dim
         self.classes, self.choices = classes, classes_per_sample
-        self._sizes = dict(zip(_SPLITS, (train_size, val_size, test_size), strict=True))
+        super().__init__(dict(zip(_SPLITS, (train_size, val_size, test_size), strict=True)))
         self.augment = augment
-        self.seed, self.device = 0, torch.device("cpu")
-
-    def to(self, device: torch.device) -> Numbering:
-        """Draw on this device from now on."""
-        self.device = device
-        return self
-
-    def for_run(self, seed: int) -> Numbering:
-        """The same task with the sets of another run."""
-        other = copy.copy(self)
-        other.seed = seed
-        return other
-
-    def sizes(self, split: str) -> int:
-        """Sets in one pass over `train`, `val` or `test`."""
-        if split not in self._sizes:
-            raise ConfigError(f"split {split}: numbering has {', '.join(self._sizes)}")
-        return self._sizes[split]
 
     def batches(
         self,

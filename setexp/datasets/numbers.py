@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
+from setexp.datasets.drawn import Drawn
 from setexp.datasets.passes import batch_spans
 from setexp.errors import ConfigError
 from setexp.sets import Batch, SetBatch
 
 
-class Numbers:
+class Numbers(Drawn):
     """Numbers drawn uniformly from an interval, anew in every pass of every split.
 
     Training is on [0, 1] in single precision; the other splits are in double precision, because
@@ -30,8 +31,6 @@ class Numbers:
         ConfigError: sets of fewer than 2 numbers, or an interval without any.
     """
 
-    source = "synthetic"
-
     def __init__(
         self,
         *,
@@ -48,21 +47,10 @@ class Numbers:
         for name, interval in intervals.items():
             if len(interval) != 2 or not interval[0] < interval[1]:
                 raise ConfigError(f"dataset.intervals.{name}={list(interval)}: give [low, high]")
-        self.set_size, self.train_size, self.test_size = set_size, train_size, test_size
+        super().__init__({"train": train_size, **dict.fromkeys(intervals, test_size)})
+        self.set_size = set_size
         self.intervals = {name: (float(a), float(b)) for name, (a, b) in intervals.items()}
         self.fingerprint = f"numbers-1 {self.intervals}"
-        self.device = torch.device("cpu")
-
-    def to(self, device: torch.device) -> Numbers:
-        """Draw on this device from now on."""
-        self.device = device
-        return self
-
-    def sizes(self, split: str) -> int:
-        """Sets in one pass over `train` or an interval."""
-        if split != "train" and split not in self.intervals:
-            raise ConfigError(f"split {split}: numbers have train, {', '.join(self.intervals)}")
-        return self.train_size if split == "train" else self.test_size
 
     def batches(
         self,

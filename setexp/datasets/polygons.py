@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from setexp.datasets.drawn import Drawn
 from setexp.datasets.passes import batch_spans
 from setexp.errors import ConfigError
 from setexp.sets import Batch, SetBatch
@@ -20,7 +21,7 @@ def polygons(angle: Tensor, n: int) -> Tensor:
     return torch.stack([direction.sin(), direction.cos()], dim=-1)
 
 
-class Polygons:
+class Polygons(Drawn):
     """Fresh polygons in every pass, vertices in random order, drawn on the device.
 
     Args:
@@ -31,7 +32,6 @@ class Polygons:
     Batches: input and target are the same `SetBatch`, x (B, set_size, 2), all present.
     """
 
-    source = "synthetic"
     fingerprint = "polygons-1"
 
     def __init__(self, *, set_size: int, element_dim: int, train_size: int, test_size: int) -> None:
@@ -40,19 +40,7 @@ class Polygons:
         if set_size < 2:
             raise ConfigError(f"dataset.set_size={set_size}: a polygon has at least 2 vertices")
         self.set_size = set_size
-        self._sizes = {"train": train_size, "val": test_size, "test": test_size}
-        self.device = torch.device("cpu")
-
-    def to(self, device: torch.device) -> Polygons:
-        """Draw on this device from now on."""
-        self.device = device
-        return self
-
-    def sizes(self, split: str) -> int:
-        """Sets in one pass over `train`, `val` or `test`."""
-        if split not in self._sizes:
-            raise ConfigError(f"split {split}: polygons have {', '.join(self._sizes)}")
-        return self._sizes[split]
+        super().__init__({"train": train_size, "val": test_size, "test": test_size})
 
     def batches(
         self,

@@ -1,0 +1,54 @@
+"""What datasets that are drawn share: a device to draw on, and the sets of each split."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Self
+
+import torch
+
+from setexp.errors import ConfigError
+
+
+class Drawn:
+    """A dataset that is drawn on `self.device` wherever it is needed.
+
+    Args:
+        sizes: sets in one pass, by split.
+    """
+
+    source = "synthetic"
+
+    def __init__(self, sizes: Mapping[str, int]) -> None:
+        self._sizes = dict(sizes)
+        self.device = torch.device("cpu")
+
+    def to(self, device: torch.device) -> Self:
+        """Draw on this device from now on."""
+        self.device = device
+        return self
+
+    def sizes(self, split: str) -> int:
+        """Sets in one pass over a split.
+
+        Raises:
+            ConfigError: no such split.
+        """
+        if split not in self._sizes:
+            raise ConfigError(f"split {split}: choose {', '.join(self._sizes)}")
+        return self._sizes[split]
+
+
+class DrawnForRun(Drawn):
+    """A dataset of which each run has sets of its own: they are a function of its seed."""
+
+    def __init__(self, sizes: Mapping[str, int]) -> None:
+        super().__init__(sizes)
+        self.seed = 0
+
+    def for_run(self, seed: int) -> Self:
+        """The same task with the sets of another run."""
+        other = copy.copy(self)
+        other.seed = seed
+        return other
