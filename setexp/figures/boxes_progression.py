@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from setexp.datasets.clevr.camera import ASPECT
 from setexp.figures import canvas
-from setexp.figures.examples import checked_steps, match, predict, stages
+from setexp.figures.examples import Progression, match
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,21 +23,13 @@ _COLORS = (
 )  # fmt: skip
 
 
-class BoxesProgression:
+class BoxesProgression(Progression):
     """One row per image: predicted boxes after some inner steps, and the true boxes.
 
     Boxes are xmin, ymin, xmax, ymax as shares of width and height. A predicted row keeps its
     colour, and the true box it is matched to in the end has it too. A box is as opaque and as
     thick as its mask says. Writes `boxes_progression.png`.
-
-    Args:
-        sets: images, the first of the test split.
-        batch_size: of the batch they are predicted in; see `predict`.
-        steps: inner steps to show.
     """
-
-    def __init__(self, *, sets: int, batch_size: int, steps: Sequence[int]) -> None:
-        self.sets, self.batch_size, self.steps = sets, batch_size, checked_steps(steps)
 
     def __call__(
         self, task: nn.Module, dataset: Any, folder: Path, generator: torch.Generator
@@ -46,15 +37,7 @@ class BoxesProgression:
         """Draw; see `setexp.figures`."""
         if not canvas.can_draw():
             return []
-        shown = predict(
-            task,
-            dataset,
-            sets=self.sets,
-            batch_size=self.batch_size,
-            steps=self.steps[-1],
-            generator=generator,
-        )
-        columns = stages(shown.prediction, self.steps)
+        shown, columns = self.predicted(task, dataset, generator)
         # row of the prediction that each true box was matched to
         owner = match(columns[-1][1], shown.target).argsort(-1)
         figure, panels = canvas.grid(

@@ -106,6 +106,36 @@ def stages(prediction: SetBatch, steps: Sequence[int]) -> list[tuple[str, SetBat
     ]
 
 
+class Progression:
+    """A figure of the test split's first sets, predicted with fewer and more inner steps.
+
+    Args:
+        sets: how many sets.
+        batch_size: of the batch they are predicted in; see `predict`.
+        steps: inner steps to show.
+
+    Raises:
+        ConfigError: no inner step is named, or one that is negative.
+    """
+
+    def __init__(self, *, sets: int, batch_size: int, steps: Sequence[int]) -> None:
+        self.sets, self.batch_size, self.steps = sets, batch_size, checked_steps(steps)
+
+    def predicted(
+        self, task: nn.Module, dataset: Any, generator: torch.Generator
+    ) -> tuple[Examples, list[tuple[str, SetBatch]]]:
+        """What is shown, and the `stages` of its prediction."""
+        shown = predict(
+            task,
+            dataset,
+            sets=self.sets,
+            batch_size=self.batch_size,
+            steps=self.steps[-1],
+            generator=generator,
+        )
+        return shown, stages(shown.prediction, self.steps)
+
+
 def match(prediction: SetBatch, target: SetBatch) -> Tensor:
     """Row of the target matched to each predicted row, padding included: int64 (B, N).
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from setexp.figures import canvas
-from setexp.figures.examples import checked_steps, predict, stages
+from setexp.figures.examples import Progression
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,20 +19,12 @@ _EDGE = 0.06  # shown beyond the unit square on each side
 _PIXEL = 1 / 27  # distance of neighbouring points (Thesis, 5.6.2)
 
 
-class MnistProgression:
+class MnistProgression(Progression):
     """One row per digit: predicted points after each inner step, and the target set.
 
     Points are (row, column) in [0, 1]; a point is as opaque as its mask. Writes
     `mnist_progression.png`.
-
-    Args:
-        sets: digits, the first of the test split.
-        batch_size: of the batch they are predicted in; see `predict`.
-        steps: inner steps to show.
     """
-
-    def __init__(self, *, sets: int, batch_size: int, steps: Sequence[int]) -> None:
-        self.sets, self.batch_size, self.steps = sets, batch_size, checked_steps(steps)
 
     def __call__(
         self, task: nn.Module, dataset: Any, folder: Path, generator: torch.Generator
@@ -41,15 +32,8 @@ class MnistProgression:
         """Draw; see `setexp.figures`."""
         if not canvas.can_draw():
             return []
-        shown = predict(
-            task,
-            dataset,
-            sets=self.sets,
-            batch_size=self.batch_size,
-            steps=self.steps[-1],
-            generator=generator,
-        )
-        columns = [*stages(shown.prediction, self.steps), ("target", shown.target)]
+        shown, columns = self.predicted(task, dataset, generator)
+        columns.append(("target", shown.target))
         figure, panels = canvas.grid(len(shown.target.x), [_SIDE] * len(columns), _SIDE)
         canvas.name_columns(panels, [name for name, _ in columns])
         for row, axes in enumerate(panels):

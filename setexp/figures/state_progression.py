@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from torch import nn
 
 from setexp.datasets.clevr.camera import ASPECT
 from setexp.figures import canvas
-from setexp.figures.examples import START, checked_steps, predict, stages
+from setexp.figures.examples import START, Progression
 from setexp.figures.objects import Pair, Thing, read_scene, score
 from setexp.figures.scene_plan import REACH, draw_ground, draw_pairs, draw_ring, draw_thing
 from setexp.figures.state_table import state_table
@@ -26,40 +25,25 @@ _HEIGHT = 1.75  # inches of a panel
 _LEGEND = 6.2  # inches the legend is wide
 
 
-class StateProgression:
+class StateProgression(Progression):
     """One row per image: its predicted objects after some inner steps, and the true ones.
 
     Objects are drawn from above, where state vectors put them. Writes `state_progression.png` and,
     with or without Matplotlib, the same in words: `state.md`.
-
-    Args:
-        sets: images, the first of the test split.
-        batch_size: of the batch they are predicted in; see `predict`.
-        steps: inner steps to show.
     """
-
-    def __init__(self, *, sets: int, batch_size: int, steps: Sequence[int]) -> None:
-        self.sets, self.batch_size, self.steps = sets, batch_size, checked_steps(steps)
 
     def __call__(
         self, task: nn.Module, dataset: Any, folder: Path, generator: torch.Generator
     ) -> list[Path]:
         """Draw; see `setexp.figures`."""
-        shown = predict(
-            task,
-            dataset,
-            sets=self.sets,
-            batch_size=self.batch_size,
-            steps=self.steps[-1],
-            generator=generator,
-        )
+        shown, predicted = self.predicted(task, dataset, generator)
         scenes = []
         for row in range(len(shown.input)):
             target = SetBatch(shown.target.x[row], shown.target.mask[row])
             scenes.append(
                 [
                     (name, read_scene(SetBatch(sets.x[row], sets.mask[row]), target))
-                    for name, sets in stages(shown.prediction, self.steps)
+                    for name, sets in predicted
                 ]
             )
         decided = [[c for c in columns if c[0] != START] for columns in scenes]
