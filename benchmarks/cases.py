@@ -384,21 +384,24 @@ GRAPHS = [
 ]
 
 
-def folds(device: torch.device, count: int) -> Contender:
+def folds(device: torch.device, count: int, compiled: bool = False) -> Contender:
     """The first folds of a cross-validation on graphs like MUTAG's, in a stack; one epoch."""
     data = build(plain(compose_run(GRAPHS))["dataset"], "dataset").to(device)
     name = "one fold" if count == 1 else f"{count} folds stacked"
+    name += ", compiled" if compiled else ""
+    overrides = [*GRAPHS, f"trainer.compile={compiled}"]
     datasets = [data.fold(k) for k in range(count)]
-    return ours(name, GRAPHS, device, seeds=count, datasets=datasets)[0]
+    return ours(name, overrides, device, seeds=count, datasets=datasets)[0]
 
 
-def graphs(device: torch.device) -> Case:
+def graphs(device: torch.device, compiled: bool) -> Case:
     """GIN with FSPool, an epoch of MUTAG's size and its curves, beside padded batches."""
     from reference.graphs import epoch
 
-    mine = folds(device, 1)
+    mine = [folds(device, 1, how) for how in (False, True)[: 1 + compiled]]
     data = build(plain(compose_run(GRAPHS))["dataset"], "dataset")
-    return Case([Contender("reference", epoch(data, device), mine.steps), mine], {"one fold": 2.0})
+    reference = Contender("reference", epoch(data, device), mine[0].steps)
+    return Case([reference, *mine], {mine[-1].name: 2.0})
 
 
 def graph_folds(device: torch.device) -> Case:
@@ -423,6 +426,6 @@ CASES: dict[str, Callable[[torch.device, bool], Case]] = {
     "numbering": numbering,
     "dspn_state_vector": lambda d, c: dspn_state(False, d),
     "dspn_state_image": lambda d, c: dspn_state(True, d),
-    "graphs": lambda d, c: graphs(d),
+    "graphs": graphs,
     "graph_folds": lambda d, c: graph_folds(d),
 }
