@@ -199,6 +199,25 @@ def test_phrases_do_not_say_what_is_asked(questions: list[Question]) -> None:
             at -= 1
 
 
+def test_an_empty_result_seldom_means_that_the_scene_has_no_such_thing(
+    scenes: list[dict[str, Any]], questions: list[Question]
+) -> None:
+    """Else "no" could be guessed from the phrase alone; in the release it is three in four."""
+    elsewhere = []
+    for question in questions:
+        if FAMILIES[question["question_family_index"]].group != "same relate":
+            continue
+        program, scene = question["program"], scenes[question["image_index"]]
+        at, phrase = len(program) - 2, {}
+        while program[at]["function"].startswith("filter"):
+            phrase[program[at]["function"].removeprefix("filter_")] = program[at]["value_inputs"][0]
+            at -= 1
+        if phrase and evaluate(program, scene)[-2] == set():
+            elsewhere.append(any(phrase.items() <= item.items() for item in scene["objects"]))
+    assert len(elsewhere) > 200
+    assert 0.65 <= np.mean(elsewhere) <= 0.9
+
+
 def test_few_relations_are_idle(scenes: list[dict[str, Any]], questions: list[Question]) -> None:
     """A phrase after a relation seldom fits the same objects without it."""
     idle = []

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from setexp.build import build
 from setexp.decoders.dropout_classifier import DropoutClassifier
+from setexp.encoders.fspool import FSPool
 from setexp.encoders.janossy import JanossyPool
-from setexp.encoders.pooling import SumPool
+from setexp.encoders.pooling import MaxPool, MeanPool, SumPool
 from setexp.encoders.question import (
     QuestionedElements,
     QuestionedPairs,
@@ -126,12 +127,26 @@ def test_answers_are_scored_with_dropout_in_training_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "first"),
-    [("fspool", 7 + 256), ("rn", 14 + 256), ("sum", 7 + 256), ("janossy", 7 + 256)],
+    ("row", "first", "pooling", "scale"),
+    [
+        ("fspool", 7 + 256, FSPool, 12),
+        ("rn", 14 + 256, SumPool, 1),
+        ("janossy", 7 + 256, JanossyPool, 1),
+        ("sum", 7 + 256, SumPool, 12),
+        ("mean", 7 + 256, MeanPool, 12),
+        ("max", 7 + 256, MaxPool, 12),
+    ],
 )
-def test_widths_are_the_protocols(row: str, first: int) -> None:
+def test_poolings_and_widths_are_the_protocols(
+    row: str, first: int, pooling: type, scale: int
+) -> None:
     with torch.device("meta"):
         task = build(config(f"experiment=clevr_questions_{row}")["task"], "task")
+    encoder = task.get_submodule("encoder")
+    assert type(encoder.pooling) is pooling
+    assert encoder.scale == scale
+    assert getattr(encoder.pooling, "masked", False) == (row == "fspool")
+    assert getattr(encoder.pooling, "by_set_size", False) == (row == "mean")
     shapes = {name: tuple(p.shape) for name, p in task.named_parameters()}
     assert shapes["encoder.question.embedding.weight"] == (83, 32)
     assert shapes["encoder.question.lstm.weight_hh_l0"] == (1024, 256)

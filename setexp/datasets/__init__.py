@@ -1,6 +1,7 @@
 """Where batches come from: real data, or an embedded source with the same spec.
 
-A dataset is a plain class. Its constructor arguments come from YAML; beyond that it offers
+A dataset is a plain class; `drawn.Drawn` has what those share that are drawn. Its constructor
+arguments come from YAML; beyond that it offers
 
 - `source`: "real", "procedural" or "synthetic" (data that is drawn by definition);
 - `fingerprint`: a short text of everything else that determines the data;

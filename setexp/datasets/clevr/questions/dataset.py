@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -117,6 +119,7 @@ class ClevrQuestions:
                 f"dataset.words={words}: there are {len(known)} words and padding; give at least"
                 f" {len(known) + 1}"
             )
+        self.vocabulary = hashlib.sha256(json.dumps(known).encode()).hexdigest()[:10]
         arrays = {split: first_scenes(arrays[split], size) for split, size in sizes.items()}
         self._splits = {split: _Split(rows, set_size) for split, rows in arrays.items()}
         counts = "+".join(str(len(rows.size)) for rows in arrays.values())

@@ -132,8 +132,10 @@ class Search:
         return options, stack
 
     def _within(self, within: int, at: int, one: bool) -> _Options:
-        """Phrases about a set: those that fit, and for sets some that may not."""
-        codes, sets = self.view.within(within)
+        """Phrases about a set: all that fit something in the scene, and for sets some that may
+        not."""
+        codes = self.view.fitting
+        sets = self.view.fits[codes] & within
         single = SIZE[sets] == 1
         if one:
             return _Options(codes[single], sets[single])

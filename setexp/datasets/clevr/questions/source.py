@@ -25,7 +25,7 @@ from setexp.files import write_bytes
 
 SPLITS = ("train", "val")
 # Part of every name of kept arrays: raise it when the same seed or files give others.
-VERSION = 2
+VERSION = 3
 # Scenes made together and kept in one file, of which scenes are a function; whole blocks of
 # the generator.
 PART = 4 * BLOCK

@@ -84,12 +84,6 @@ class View:
         """Phrases that fit something."""
         return self.fits.nonzero()[0]
 
-    def within(self, some: int) -> tuple[Array, Array]:
-        """Phrases that fit something in a set, and what they fit of it."""
-        sets = self.fits[self.fitting] & some
-        there = sets > 0
-        return self.fitting[there], sets[there]
-
     def reached(self, start: int) -> tuple[Array, Array, NDArray[np.bool_]]:
         """Relations to an object with phrases that fit something in the scene.
 
