@@ -22,13 +22,12 @@ from setexp.datasets.array_store import part_spans
 from setexp.datasets.clevr.questions.program import execute
 from setexp.datasets.clevr.questions.source import (
     PART,
-    SPLITS,
     Recipe,
     draw,
     parse_official,
     paths_in,
 )
-from setexp.datasets.clevr.scenes import MAX_OBJECTS
+from setexp.datasets.clevr.vocabulary import MAX_OBJECTS, SPLITS
 from setexp.errors import ConfigError
 from setexp.files import write_text
 
@@ -45,11 +44,13 @@ def main(arguments: list[str] | None = None) -> int:
     check = commands.add_parser("check", help="answer the questions of a release")
     check.add_argument("folder", type=Path)
     options = parser.parse_args(arguments)
+    if options.command == "write" and min(options.train, options.val) < 1:
+        parser.error("--train and --val: at least 1")
     try:
         if options.command == "check":
             return check_release(options.folder)
         write_release(options.folder, {"train": options.train, "val": options.val}, options.seed)
-    except ConfigError as error:
+    except (ConfigError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -57,6 +58,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def write_release(folder: Path, counts: dict[str, int], seed: int) -> None:
     """Write both splits; the same scenes and questions that `dataset.source=procedural` has."""
+    there = next((p for pair in paths_in(folder).values() for p in pair if p.exists()), None)
+    if there is not None:
+        raise ConfigError(f"{there} is there already; name another folder")
     recipe = Recipe(min_objects=3, max_objects=MAX_OBJECTS, data_seed=seed)
     for split, pair in paths_in(folder).items():
         scenes: list[dict[str, Any]] = []
@@ -80,10 +84,20 @@ def check_release(folder: Path) -> int:
         scenes, questions = (parse_official(path) for path in paths_in(folder)[split])
         known = {scene["image_index"]: scene for scene in scenes}
         asked = [q for q in questions if q["image_index"] in known]
-        agree = sum(execute(q["program"], known[q["image_index"]]) == q["answer"] for q in asked)
+        agree = sum(_agrees(question, known[question["image_index"]]) for question in asked)
         print(f"{split}: {agree} of {len(questions)} answers agree")
         code |= agree < len(questions)
     return code
+
+
+def _agrees(question: dict[str, Any], scene: dict[str, Any]) -> bool:
+    """Whether a question's program yields its answer; one that cannot be executed does not."""
+    try:
+        return bool(execute(question["program"], scene) == question["answer"])
+    except (ConfigError, KeyError, TypeError, IndexError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        print(f"question {question.get('question_index')}: {reason}", file=sys.stderr)
+        return False
 
 
 if __name__ == "__main__":

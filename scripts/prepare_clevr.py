@@ -1,9 +1,9 @@
-"""Turn an unpacked CLEVR v1.0 release into the stores that `dataset=clevr_*` reads.
+"""Turn an unpacked CLEVR v1.0 release into the stores that `dataset=clevr_boxes` and its like read.
 
     python scripts/prepare_clevr.py --source PATH/TO/CLEVR_v1.0 --root data --image-size 128
 
 An interrupted run goes on where it stopped when it is started again. Without the release, nothing
-needs preparing: the datasets fall back to procedural scenes.
+needs preparing: the datasets fall back to procedural scenes. Questions need none of this.
 """
 
 from __future__ import annotations

@@ -43,6 +43,7 @@ def broken_rules(nodes: dict[str, Any]) -> list[str]:
         *_inner_steps(nodes),
         *_trainer(nodes),
         *_cross_validation(nodes),
+        *_figures(nodes),
         *_process(nodes),
     ]
 
@@ -216,6 +217,20 @@ def _cross_validation(nodes: dict[str, Any]) -> list[str]:
         )
     if crossval["stack"] < 1:
         mistakes.append(f"crossval.stack={crossval['stack']}: at least 1")
+    return mistakes
+
+
+def _figures(nodes: dict[str, Any]) -> list[str]:
+    """Pooling weights are drawn of what has them."""
+    mistakes = []
+    for figure in nodes["figures"].values():
+        if not (figure or {}).get("_target_", "").endswith("PoolWeights"):
+            continue
+        drawn = nodes["task"]
+        for key in figure["pooling"].split("."):
+            drawn = drawn.get(key) or {}
+        if not drawn.get("_target_", "").endswith("FSPool"):
+            mistakes.append(f"figures=pool_weights: {figure['pooling']} is no FSPool; use none")
     return mistakes
 
 

@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 
 from setexp.datasets.clevr.objects import (
-    MAX_OBJECTS,
     STATE_DIM,
     box_vectors,
     read_scenes,
     state_vectors,
     view_box,
 )
-from setexp.datasets.clevr.vocabulary import COLORS, MATERIALS, SHAPES, SIZES
+from setexp.datasets.clevr.vocabulary import COLORS, MATERIALS, MAX_OBJECTS, SHAPES, SIZES
 from setexp.errors import ConfigError
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "clevr_objects.npz")

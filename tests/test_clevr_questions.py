@@ -79,7 +79,7 @@ def question_kind(program: list[Node]) -> str:
 
 
 def test_the_executor_answers_questions_of_the_release() -> None:
-    for question, scene in sample():
+    for question, scene in sample() or pytest.skip("no questions of a release are here"):
         assert execute(question["program"], scene) == question["answer"]
 
 
@@ -142,7 +142,7 @@ def test_there_are_90_families_in_nine_groups() -> None:
 
 def test_families_have_the_programs_and_numbers_of_the_release(questions: list[Question]) -> None:
     ours = {q["question_family_index"]: skeleton(q["program"]) for q in questions}
-    for question, _ in sample():
+    for question, _ in sample() or pytest.skip("no questions of a release are here"):
         assert ours[question["question_family_index"]] == skeleton(question["program"])
 
 
@@ -197,6 +197,26 @@ def test_phrases_do_not_say_what_is_asked(questions: list[Question]) -> None:
         while program[at]["function"].startswith("filter"):
             assert program[at]["function"] != f"filter_{attribute}"
             at -= 1
+
+
+def test_phrases_do_not_give_a_comparison_away(questions: list[Question]) -> None:
+    """Nor does one name what two objects, or an object and others, are said to share."""
+    for question in questions:
+        family, program = FAMILIES[question["question_family_index"]], question["program"]
+        shared = [n["function"].partition("_")[2] for n in program if "same_" in n["function"]]
+        if family.group == "comparison":
+            shared = [program[-1]["function"].removeprefix("equal_")]
+            ends = [program[i]["inputs"][0] - 1 for i in program[-1]["inputs"]]
+            if question["question_family_index"] == 13:  # whose last phrase does, in the release
+                ends.pop()
+        elif family.group == "same relate":
+            ends = [len(program) - 2]
+        else:
+            continue
+        for at in ends:
+            while program[at]["function"].startswith(("filter", "unique")):
+                assert program[at]["function"] != f"filter_{shared[0]}"
+                at -= 1
 
 
 def test_an_empty_result_seldom_means_that_the_scene_has_no_such_thing(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -198,13 +199,13 @@ def test_splits_and_seeds_differ() -> None:
 
 
 def test_a_release_that_does_not_fit_together_is_refused(root: Path, tmp_path: Path) -> None:
-    def release(**changes: Any) -> Path:
-        """A copy of the release in which the third validation question says something else."""
+    def release(split_changed: str = "val", **changes: Any) -> Path:
+        """A copy of the release in which the third question of a split says something else."""
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         for split, pair in official_paths(root).items():
             for old, new in zip(pair, official_paths(folder)[split], strict=True):
                 content = json.loads(old.read_text())
-                if split == "val" and "questions" in content:
+                if split == split_changed and "questions" in content:
                     content["questions"][2] |= changes
                 new.parent.mkdir(parents=True, exist_ok=True)
                 new.write_text(json.dumps(content))
@@ -218,6 +219,8 @@ def test_a_release_that_does_not_fit_together_is_refused(root: Path, tmp_path: P
     assert "question 2 has the word 'mauve', which no training" in complaint(
         release(question="How mauve is it?")
     )
+    assert "a question has no text" in complaint(release("train", question=7))
+    assert "TypeError" in complaint(release(image_index=[1]))
     folder = release()
     path = official_paths(folder)["val"][0]
     content = json.loads(path.read_text())
@@ -264,9 +267,41 @@ def test_an_unknown_split_and_a_damaged_cache_are_refused(tmp_path: Path) -> Non
     (path,) = tmp_path.rglob("train-*.npz")
     content = path.read_bytes()
     middle = content[60:70], bytes(10)
-    for damaged in (content[:100], content.replace(*middle, 1)):  # cut off; zlib notices
+    # cut off; zlib notices; empty
+    for damaged in (content[:100], content.replace(*middle, 1), b""):
         path.write_bytes(damaged)
         assert f"{path} is damaged" in complaint(tmp_path, source="procedural")
+
+
+def test_what_is_kept_of_a_release_is_made_again_where_it_is_gone(
+    root: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(root / "CLEVR_v1.0", tmp_path / "CLEVR_v1.0")
+    before = dataset(tmp_path).fingerprint
+    for name in ("train.npz", "vocabulary.json"):
+        (path,) = tmp_path.rglob(name)
+        path.write_bytes(path.read_bytes()[:10])
+        assert complaint(tmp_path).startswith(f"{path} is damaged")
+        path.unlink()
+        assert dataset(tmp_path).fingerprint == before
+
+
+def test_a_data_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    message = complaint(tmp_path / "file", source="procedural")
+    assert message.startswith(f"cannot write {tmp_path}/file/clevr/questions-procedural-")
+    assert message.endswith("name another folder, paths.data=...")
+
+
+def test_weights_of_another_vocabulary_are_told_apart(root: Path, tmp_path: Path) -> None:
+    words = {data.vocabulary for data in (dataset(root), dataset(tmp_path, source="procedural"))}
+    assert len(words) == 1  # this release's words are ours
+    path = official_paths(tmp_path)["train"][1]
+    shutil.copytree(root / "CLEVR_v1.0", tmp_path / "CLEVR_v1.0", dirs_exist_ok=True)
+    asked = json.loads(path.read_text())["questions"]
+    asked[0] |= {"question": "A zebra?"}
+    path.write_text(json.dumps({"questions": asked}))
+    assert dataset(tmp_path, words=90).vocabulary not in words
 
 
 # The script.
@@ -295,6 +330,12 @@ def test_a_written_release_is_read_back_and_checked(
     assert script.main(["check", str(folder)]) == 1
     wrong = re.search(r"val: (\d+) of (\d+) answers", capsys.readouterr().out)
     assert wrong is not None and int(wrong[1]) == int(wrong[2]) - 1
+    assert script.main(["write", str(folder), "--train", "1", "--val", "1"]) == 2
+    assert "is there already; name another folder" in capsys.readouterr().err
+    del content["questions"][0]["program"]
+    path.write_text(json.dumps(content))
+    assert script.main(["check", str(folder)]) == 1
+    assert "KeyError: 'program'" in capsys.readouterr().err
     path.unlink()
     assert script.main(["check", str(folder)]) == 2
     assert capsys.readouterr().err.startswith(f"error: {path} cannot be read")

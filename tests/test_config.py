@@ -259,6 +259,10 @@ RULES = [
     ([POLYGONS, "trainer.lr_warmup_epochs=-1"], "trainer.lr_warmup_epochs=-1: at least 0"),
     ([POLYGONS, "trainer.lr_decay=-1.0"], "trainer.lr_decay=-1.0: at least 0"),
     ([POLYGONS, "trainer.lr_decay_steps=0"], "trainer.lr_decay_steps=0: at least 1"),
+    (
+        ["experiment=clevr_questions_fspool", "pooling@encoder.pooling=max"],
+        "figures=pool_weights: encoder.pooling is no FSPool; use none",
+    ),
     (["experiment=graphs_bio", "trainer.slice=4"], "trainer.slice=4: graphs are one list; set it"),
     (
         [POLYGONS, "trainer.select=best", "trainer.evaluate_every=1", "evaluation.during=test"],

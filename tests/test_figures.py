@@ -28,6 +28,7 @@ from setexp.figures.multisets import MultisetExamples, draw_pairs, plane
 from setexp.figures.numbering_failures import NumberingFailures
 from setexp.figures.objects import read_scene, score
 from setexp.figures.polygons import RotatingPolygon, moves, spans
+from setexp.figures.pool_weights import ends_read
 from setexp.figures.scene_plan import place
 from setexp.figures.state_progression import StateProgression
 from setexp.figures.state_table import state_table
@@ -436,6 +437,12 @@ def test_moves_and_spans_by_hand() -> None:
 def test_rotating_refuses_more_pictures_than_rotations() -> None:
     with pytest.raises(ConfigError, match="pictures=9, rotations=8: must be"):
         RotatingPolygon(rotations=8, pictures=9)
+
+
+def test_ends_of_pieces_that_no_set_reads_are_not_drawn() -> None:
+    assert sorted({*range(21)} - {*ends_read(range(3, 11), 20).tolist()}) == [1, 19]
+    assert ends_read([1, 3], 4).tolist() == [0, 2, 4]
+    assert ends_read([4], 4).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_without_matplotlib_there_are_texts_and_a_warning(

@@ -151,10 +151,19 @@ def sole_writer(path: Path) -> Iterator[None]:
 
     The lock is the operating system's, so it ends with a killed process. On a file system without
     locks a second writer may repeat work or stop with an error; files stay whole all the same.
+
+    Raises:
+        ConfigError: nothing can be written there.
     """
     import fcntl
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (path.parent / f".{path.name}.lock").touch()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write {path.parent}: {error.strerror}; name another folder, paths.data=..."
+        ) from None
     with open(path.parent / f".{path.name}.lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,7 +100,7 @@ def _metric_panels(printed: PrintedTable, block: Block) -> Panels:
 def _draw_metric(
     axes: Axes, sweep: Sweep, column: Column, curves: Mapping[str, Mapping[float, float]]
 ) -> None:
-    for color, (row, curve) in zip(_HUES, curves.items(), strict=False):
+    for color, (row, curve) in zip(cycle(_HUES), curves.items(), strict=False):
         if curve:
             heights = [y / column.scale for y in curve.values()]
             axes.plot([*curve], heights, ".-", color=color, linewidth=1.3, markersize=3, label=row)

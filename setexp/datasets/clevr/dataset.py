@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from setexp.datasets.clevr.foreground import load_masks, mask_path, procedural_masks, unpack
-from setexp.datasets.clevr.objects import BOX_DIM, MAX_OBJECTS, STATE_DIM
-from setexp.datasets.clevr.official import SPLITS, real_store_path
+from setexp.datasets.clevr.objects import BOX_DIM, STATE_DIM
+from setexp.datasets.clevr.official import real_store_path
 from setexp.datasets.clevr.procedural import procedural_store, recipe_here
 from setexp.datasets.clevr.store import Store
+from setexp.datasets.clevr.vocabulary import MAX_OBJECTS, SPLITS
 from setexp.datasets.passes import batch_rows
 from setexp.datasets.pictures import Pictures, fits
 from setexp.errors import ConfigError

@@ -12,12 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from setexp.datasets.clevr.vocabulary import COLORS, MATERIALS, SHAPES, SIZES
+from setexp.datasets.clevr.vocabulary import COLORS, MATERIALS, MAX_OBJECTS, SHAPES, SIZES
 from setexp.errors import ConfigError
 
 Array = NDArray[Any]
 
-MAX_OBJECTS = 10
 STATE_DIM = 3 + len(MATERIALS) + len(COLORS) + len(SHAPES) + len(SIZES)
 BOX_DIM = 4
 # The box rule was fitted to pictures of this size; other pictures are read through its view.

@@ -21,9 +21,8 @@ import numpy as np
 from setexp.datasets.array_store import LAYOUT, is_sound, kept, part_spans, sole_writer
 from setexp.datasets.clevr.objects import Array, read_scenes, view_box
 from setexp.datasets.clevr.store import PART_SIZE, Block, merge_parts, part_path, write_store
+from setexp.datasets.clevr.vocabulary import SPLITS
 from setexp.errors import ConfigError
-
-SPLITS = ("train", "val")
 
 
 def real_store_path(root: Path, image_size: int, split: str) -> Path:

@@ -18,7 +18,6 @@ from setexp.datasets.clevr.lamps import LAMP_JITTER, LAMP_POSITIONS
 from setexp.datasets.clevr.raster import visible_pixels
 from setexp.errors import ConfigError
 
-MAX_OBJECTS = 10
 # Distances of the generator: between two bodies, and along the directions right and behind.
 GAP, MARGIN = 0.25, 0.4
 # An object stands in a relation to another if it lies this much further along the direction.
@@ -90,10 +89,10 @@ def sample_scenes(
         ConfigError: an impossible number of objects or unknown directions.
         RuntimeError: scenes are still rejected after very many attempts.
     """
-    if not 1 <= min_objects <= max_objects <= MAX_OBJECTS:
+    if not 1 <= min_objects <= max_objects <= words.MAX_OBJECTS:
         raise ConfigError(
             f"min_objects={min_objects}, max_objects={max_objects}; must be in order, from 1 to"
-            f" {MAX_OBJECTS}"
+            f" {words.MAX_OBJECTS}"
         )
     result = _empty(count, generator, min_objects, max_objects)
     vectors = _ways(result.camera, directions)

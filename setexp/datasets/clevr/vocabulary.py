@@ -5,6 +5,9 @@ COLORS = ("cyan", "blue", "yellow", "purple", "red", "green", "gray", "brown")
 SHAPES = ("sphere", "cube", "cylinder")
 SIZES = ("large", "small")
 
+MAX_OBJECTS = 10  # of a scene
+SPLITS = ("train", "val")  # that have scene files
+
 # Half height of an object in world units, by size (CLEVR generator).
 RADII = (0.7, 0.35)
 # 8-bit colours that the generator uses, divided by 255, as linear albedo (no gamma decoding).

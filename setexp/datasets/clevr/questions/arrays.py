@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from setexp.datasets.clevr.questions.program import ANSWERS, MOST_OBJECTS
+from setexp.datasets.clevr.questions.program import ANSWERS
 from setexp.datasets.clevr.questions.wording import words_of
-from setexp.datasets.clevr.vocabulary import COLORS, MATERIALS, SHAPES, SIZES
+from setexp.datasets.clevr.vocabulary import COLORS, MATERIALS, MAX_OBJECTS, SHAPES, SIZES
 from setexp.errors import ConfigError
 
 Array = NDArray[Any]
@@ -67,8 +67,8 @@ def read_questions(
     try:
         rows = {scene["image_index"]: row for row, scene in enumerate(scenes)}
         objects, count = _objects(scenes)
-    except ConfigError:
-        raise
+    except ConfigError as error:
+        raise ConfigError(f"{where}: in their scene file {error}") from None
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(
             f"{where}: their scene file has scenes that are not CLEVR's ({type(error).__name__}:"
@@ -79,11 +79,12 @@ def read_questions(
     try:
         texts = [words_of(question["question"]) for question in questions]
         answer = [answers[question["answer"]] for question in questions]
-        words = np.array([number[word] for word in chain.from_iterable(texts)], dtype=np.int16)
+        every = (number[word] for word in chain.from_iterable(texts))
+        words = np.fromiter(every, dtype=np.int16)
         asked = [question["image_index"] for question in questions]
+        unknown = next((i for i, index in enumerate(asked) if index not in rows), None)
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{where}: {_complaint(questions, number, answers, error)}") from None
-    unknown = next((i for i, index in enumerate(asked) if index not in rows), None)
     if unknown is not None:
         raise ConfigError(
             f"{where}: question {unknown} is about scene {asked[unknown]}, which the scene file"
@@ -108,7 +109,10 @@ def _complaint(
             return f"question {i} is no mapping"
         lacking = [k for k in ("question", "answer", "image_index") if k not in question]
         if lacking:
-            return f"question {i} has no {lacking[0]!r}; the test split has no answers, use val"
+            hint = (
+                "the test split has none, use val" if lacking == ["answer"] else "unpack it again"
+            )
+            return f"question {i} has no {lacking[0]!r}; {hint}"
         if question["answer"] not in answers:
             return (
                 f"question {i} has the answer {question['answer']!r}; CLEVR has none of that name"
@@ -121,15 +125,15 @@ def _complaint(
 
 def _objects(scenes: Sequence[Mapping[str, Any]]) -> tuple[Array, Array]:
     count = np.array([len(scene["objects"]) for scene in scenes], dtype=np.int64)
-    if count.max(initial=0) > MOST_OBJECTS:
-        raise ConfigError(f"a scene has {count.max()} objects; CLEVR has at most {MOST_OBJECTS}")
+    if count.max(initial=0) > MAX_OBJECTS:
+        raise ConfigError(f"a scene has {count.max()} objects; CLEVR has at most {MAX_OBJECTS}")
     rows = [
         [*item["3d_coords"], *(w.index(item[name]) + 1 for name, w in _ATTRIBUTES.items())]
         for scene in scenes
         for item in scene["objects"]
     ]
-    objects = np.zeros((len(scenes), MOST_OBJECTS, OBJECT_DIM), dtype=np.float32)
-    objects[np.arange(MOST_OBJECTS) < count[:, None]] = np.array(rows, dtype=np.float32).reshape(
+    objects = np.zeros((len(scenes), MAX_OBJECTS, OBJECT_DIM), dtype=np.float32)
+    objects[np.arange(MAX_OBJECTS) < count[:, None]] = np.array(rows, dtype=np.float32).reshape(
         -1, OBJECT_DIM
     )
     return objects, count

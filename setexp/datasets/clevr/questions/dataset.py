@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from setexp.datasets.clevr.objects import MAX_OBJECTS
 from setexp.datasets.clevr.questions.arrays import OBJECT_DIM, QuestionArrays, first_scenes
 from setexp.datasets.clevr.questions.program import ANSWERS
 from setexp.datasets.clevr.questions.source import (
@@ -20,6 +19,7 @@ from setexp.datasets.clevr.questions.source import (
     procedural,
 )
 from setexp.datasets.clevr.questions.wording import vocabulary
+from setexp.datasets.clevr.vocabulary import MAX_OBJECTS
 from setexp.datasets.passes import batch_rows
 from setexp.errors import ConfigError
 from setexp.sets import Batch, SetBatch
@@ -46,7 +46,8 @@ class ClevrQuestions:
             to batch (`ragged`), as the released code does; "full" to the longest of all.
         min_objects, max_objects: of generated scenes.
         train_size, test_size: scenes of the two splits whose questions are used, from the first
-            on; None = all of the release, or 70,000 and 15,000 generated ones.
+            on; None = all of the release, or 70,000 and 15,000 generated ones. Of these, other
+            sizes have other scenes in the last, incomplete thousand.
         data_seed: of generated scenes and questions.
 
     Batches: input and target are the same `SetBatch`, x (B, set_size, 7), objects in a new random

@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from setexp.datasets.clevr.vocabulary import COLORS, MATERIALS, SHAPES, SIZES
+from setexp.datasets.clevr.vocabulary import COLORS, MATERIALS, MAX_OBJECTS, SHAPES, SIZES
 from setexp.errors import ConfigError
 
 # In the order in which the filters of one noun phrase come.
 VALUES = {"size": SIZES, "color": COLORS, "material": MATERIALS, "shape": SHAPES}
 ATTRIBUTES = tuple(VALUES)
 RELATIONS = ("left", "right", "behind", "front")
-MOST_OBJECTS = 10
-NUMBERS = tuple(map(str, range(MOST_OBJECTS + 1)))
+NUMBERS = tuple(map(str, range(MAX_OBJECTS + 1)))
 ANSWERS = ("no", "yes", *NUMBERS, *SIZES, *COLORS, *MATERIALS, *SHAPES)
 
 Node = dict[str, Any]

@@ -20,10 +20,10 @@ from setexp.datasets.clevr.questions.arrays import QuestionArrays, join, read_qu
 from setexp.datasets.clevr.questions.generator import BLOCK, generate
 from setexp.datasets.clevr.questions.wording import vocabulary, words_of
 from setexp.datasets.clevr.scenes import sample_scenes, to_official
+from setexp.datasets.clevr.vocabulary import SPLITS
 from setexp.errors import ConfigError
 from setexp.files import write_bytes
 
-SPLITS = ("train", "val")
 # Part of every name of kept arrays: raise it when the same seed or files give others.
 VERSION = 3
 # Scenes made together and kept in one file, of which scenes are a function; whole blocks of
@@ -73,28 +73,41 @@ def official(root: Path) -> tuple[dict[str, QuestionArrays], list[str], str]:
     key = _hash(f"{VERSION} {[_hash_of(path) for path in files]}".encode())
     folder = root / "clevr" / f"questions-real-{key}"
     known = folder / "vocabulary.json"
-    if not known.exists():
+    needed = [known, *(folder / f"{split}.npz" for split in SPLITS)]
+    if not all(path.exists() for path in needed):
         with sole_writer(known):
-            if not known.exists():  # another process may have finished meanwhile
+            if not all(path.exists() for path in needed):  # another process may have finished
                 _keep_official(paths, folder, known)
     arrays_of = {split: _load(folder / f"{split}.npz") for split in SPLITS}
-    return arrays_of, json.loads(known.read_text()), key
+    try:
+        return arrays_of, json.loads(known.read_text()), key
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{known} is damaged ({error}); delete it") from None
 
 
 def _keep_official(paths: dict[str, tuple[Path, Path]], folder: Path, known: Path) -> None:
-    parsed = {path: parse_official(path) for pair in paths.values() for path in pair}
-    texts = (question["question"] for question in parsed[paths["train"][1]])
-    words = sorted({word for text in texts for word in words_of(text)})
-    for split, (scenes, questions) in paths.items():
-        arrays = read_questions(parsed[scenes], parsed[questions], words, where=str(questions))
+    words: list[str] = []
+    for split in SPLITS:  # one after the other: 700,000 questions take gigabytes
+        scenes, questions = paths[split]
+        asked = parse_official(questions, programs=False)
+        if split == "train":
+            try:
+                words = sorted({word for q in asked for word in words_of(q["question"])})
+            except (KeyError, TypeError, AttributeError) as error:
+                raise ConfigError(
+                    f"{questions}: a question has no text ({type(error).__name__}: {error});"
+                    " unpack it again"
+                ) from None
+        arrays = read_questions(parse_official(scenes), asked, words, where=str(questions))
         _save(folder / f"{split}.npz", arrays)
-    write_bytes(known, json.dumps(words).encode())  # last: what says that all of it is there
+    write_bytes(known, json.dumps(words).encode())
 
 
 def procedural(root: Path, split: str, count: int, recipe: Recipe) -> QuestionArrays:
-    """Arrays of the first `count` generated scenes of a split, made where they are missing.
+    """Arrays of `count` generated scenes of a split, made where they are missing.
 
-    A part that is done is kept, so a killed generation goes on where it was.
+    A part that is done is kept, so a killed generation goes on where it was. Scenes are a function
+    of their whole part: another count has others in the last part.
     """
     from tqdm import tqdm
 
@@ -143,8 +156,8 @@ def _opened(path: Path) -> Iterator[io.BufferedReader]:
         ) from None
 
 
-def parse_official(path: Path) -> list[dict[str, Any]]:
-    """The entries of a scene or question file.
+def parse_official(path: Path, programs: bool = True) -> list[dict[str, Any]]:
+    """The entries of a scene or question file; steps of programs are None if they are not wanted.
 
     Raises:
         ConfigError: it cannot be read or is none.
@@ -152,7 +165,7 @@ def parse_official(path: Path) -> list[dict[str, Any]]:
     name = "scenes" if "scenes" in path.stem else "questions"
     with _opened(path) as file:
         try:
-            entries = json.load(file)[name]
+            entries = json.load(file, object_hook=None if programs else _no_step)[name]
         except (ValueError, KeyError, TypeError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise ConfigError(
@@ -161,6 +174,10 @@ def parse_official(path: Path) -> list[dict[str, Any]]:
     if not isinstance(entries, list) or not entries:
         raise ConfigError(f"{path} lists no {name}; unpack it again")
     return entries
+
+
+def _no_step(entry: dict[str, Any]) -> dict[str, Any] | None:
+    return None if "function" in entry else entry
 
 
 def _save(path: Path, arrays: QuestionArrays) -> None:
@@ -173,7 +190,7 @@ def _load(path: Path) -> QuestionArrays:
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
             return QuestionArrays(*(kept[name] for name in QuestionArrays._fields))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise ConfigError(f"{path} is damaged ({error}); delete it") from None
 
 

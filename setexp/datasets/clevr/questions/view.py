@@ -15,19 +15,19 @@ from numpy.typing import NDArray
 
 from setexp.datasets.clevr.questions.program import (
     ATTRIBUTES,
-    MOST_OBJECTS,
     RELATIONS,
     VALUES,
 )
+from setexp.datasets.clevr.vocabulary import MAX_OBJECTS
 
 Array = NDArray[np.intp]
 
 # Values of each phrase, 0 for any: (324, 4).
 PHRASES: Array = np.array(list(product(*(range(len(VALUES[a]) + 1) for a in ATTRIBUTES))))
 # Objects in a set, and the object of a set that has one; -1 otherwise.
-SIZE: Array = np.array([mask.bit_count() for mask in range(2**MOST_OBJECTS)])
+SIZE: Array = np.array([mask.bit_count() for mask in range(2**MAX_OBJECTS)])
 ONLY: Array = np.array(
-    [m.bit_length() - 1 if m.bit_count() == 1 else -1 for m in range(2**MOST_OBJECTS)]
+    [m.bit_length() - 1 if m.bit_count() == 1 else -1 for m in range(2**MAX_OBJECTS)]
 )
 
 # Phrases that leave some attributes open.
