@@ -43,7 +43,7 @@ def main() -> int:
             if options.verify:
                 store.verify()
             print(f"{path}: {len(store)} images, content {store.digest}")
-    except ConfigError as error:
+    except (ConfigError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -38,7 +38,7 @@ def main() -> int:
         write_images(path, options.origin or kind, READERS[kind](options.source, side))
         for split, (images, _) in read_images(path).splits.items():
             print(f"{path}: {len(images)} {split} images")
-    except ConfigError as error:
+    except (ConfigError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

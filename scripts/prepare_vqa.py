@@ -35,12 +35,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--source", type=Path, required=True, help="folder of the official files")
     parser.add_argument("--root", type=Path, default=Path("data"), help="the project's data folder")
-    parser.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="stored")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "float16"),
+        help="of stored features; default: that of the store that is there, or float32",
+    )
     parser.add_argument("--part-images", type=int, default=PART_IMAGES, help="the unit of resuming")
     parser.add_argument("--verify", action="store_true", help="re-read stores that exist already")
     parser.add_argument("--vectors", type=Path, help="word vectors, in GloVe's text format")
     options = parser.parse_args()
     folder = real_folder(options.root)
+    if options.vectors is not None and not options.vectors.is_file():
+        parser.error(f"--vectors {options.vectors}: no such file")
     try:
         paths = prepare(
             options.source, folder, dtype=options.dtype, part_images=options.part_images
@@ -54,7 +60,7 @@ def main() -> int:
             print(f"{path}: {len(content['words'])} words, {len(content['answers'])} answers")
         if options.vectors is not None:
             print(f"{vectors_of(folder, 'train', options.vectors)}: word vectors")
-    except ConfigError as error:
+    except (ConfigError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

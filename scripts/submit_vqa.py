@@ -37,7 +37,7 @@ def submission(folder: Path, split: str, root: Path | None, device: str) -> list
 
     try:
         nodes: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(f"{folder} holds no run (no config.yaml); name a seed's folder") from None
     if not nodes["name"].startswith("vqa_"):
         raise ConfigError(f"{folder} is a run of {nodes['name']}; name one of an experiment vqa_*")
@@ -45,14 +45,15 @@ def submission(folder: Path, split: str, root: Path | None, device: str) -> list
         raise ConfigError(
             f"{folder}: its run is not finished; the run's command takes it to its end"
         )
+    place = device_of(device)
     changes = {} if root is None else {"root": str(root)}
-    dataset = build({**nodes["dataset"], **changes}, "dataset").to(device_of(device))
+    dataset = build({**nodes["dataset"], **changes}, "dataset").to(place)
     answers = dataset.answers
-    state = checkpoint.load(folder / "checkpoint.pt", device)
+    state = checkpoint.load(folder / "checkpoint.pt", place)
     checkpoint.check_vocabulary(folder / "checkpoint.pt", state, dataset)
-    task = build(nodes["task"], "task").to(device).eval()
+    task = build(nodes["task"], "task").to(place).eval()
     task.load_state_dict(state["model"])
-    generator, size = torch.Generator(device), nodes["trainer"]["eval_batch_size"]
+    generator, size = torch.Generator(place), nodes["trainer"]["eval_batch_size"]
     passes = dataset.batches(split, size, generator, shuffle=False, drop_last=False)
     found = []
     with torch.no_grad():
@@ -73,7 +74,7 @@ def main() -> int:
     parser.add_argument("--split", choices=("test", "test_dev", "val"), default="test")
     parser.add_argument("--to", type=Path, required=True, help="the file to write")
     parser.add_argument("--root", type=Path, help="the data folder; default: the run's")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--device", default="cpu", help="auto, cpu or cuda")
     options = parser.parse_args()
     try:
         found = submission(options.folder, options.split, options.root, options.device)

@@ -146,7 +146,14 @@ def _representation(nodes: dict[str, Any]) -> list[str]:
 
 def _counts(nodes: dict[str, Any]) -> list[str]:
     """A decoder that adds a count needs an encoder that counts, and the other way round."""
-    counts = nodes["task"].get("decoder", {}).get("counts")
+    encoder, decoder = nodes["task"].get("encoder") or {}, nodes["task"].get("decoder") or {}
+    attends = encoder.get("_target_", "").endswith(".Attend")
+    if attends != decoder.get("_target_", "").endswith(".AnswerClassifier"):
+        return [
+            "decoder: people_answers reads what encoder=attend or attend_counting sees, and no "
+            "other decoder does; choose both"
+        ]
+    counts = decoder.get("counts")
     if counts is None or (nodes["task"]["encoder"].get("count") is None) == (counts == 0):
         return []
     return [

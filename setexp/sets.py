@@ -67,7 +67,7 @@ class Batch(NamedTuple):
 
     Args:
         input: what the model sees: a `SetBatch`, images (B, 3, H, W) in [0, 1], or a `GraphBatch`.
-        target: what it should produce: a `SetBatch`, or labels or numbers (B,).
+        target: what it should produce: a `SetBatch`, labels or numbers (B,), or shares (B, C).
         aux: further tensors with leading B (noise, questions, ...), by name.
     """
 

@@ -137,7 +137,7 @@ def test_the_loss_is_the_sum_over_answers() -> None:
     scores, votes = torch.randn(2, 4), torch.tensor([[0, 1, 3, 6], [10, 0, 0, 0]])
     target = torch.tensor([[0, 0.3, 0.9, 1], [1, 0, 0, 0]])
     wanted = F.binary_cross_entropy(scores.sigmoid(), target, reduction="none").sum(1)
-    assert_close(AgreementLoss(people=10)(scores, votes / 10), wanted)
+    assert_close(AgreementLoss()(scores, votes / 10), wanted)
 
 
 def test_word_vectors_are_first_rows(tmp_path: Path) -> None:
@@ -259,7 +259,10 @@ def test_an_order_of_padding_is_refused() -> None:
     [
         (["encoder.glimpses=0"], "task.encoder: glimpses=0: at least 1"),
         (["encoder.rank=0"], "task.encoder: rank=0: at least 1"),
-        (["decoder=people_answers"], "decoder.counts=0: give the numbers of what encoder.count"),
+        (
+            ["decoder=people_answers"],
+            "decoder: people_answers reads what encoder=attend or attend_counting",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(overrides: list[str], message: str) -> None:

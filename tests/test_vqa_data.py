@@ -20,7 +20,7 @@ from setexp.datasets.vqa.dataset import VQA
 from setexp.datasets.vqa.prepare import prepare, real_folder
 from setexp.datasets.vqa.procedural import procedural, write_official
 from setexp.datasets.vqa.proposals import prepare_proposals
-from setexp.datasets.vqa.scenes import COLOURS, NOUNS, Recipe, draw_scenes
+from setexp.datasets.vqa.scenes import Recipe, draw_scenes
 from setexp.datasets.vqa.sentences import TEMPLATES, ask, people
 from setexp.datasets.vqa.split import partners
 from setexp.datasets.vqa.text import normalise_answer, words_of
@@ -143,8 +143,9 @@ def test_an_interrupted_preparation_goes_on(
     assert store.digest == whole.digest
     assert not list(tmp_path.rglob("*.parts"))
     lines.clear()
+    (tmp_path / ".parts.h5.0.parts").mkdir()  # of a process that was killed at its very end
     prepare_proposals(path, files, part_images=2)
-    assert lines == []
+    assert lines == [] and not list(tmp_path.rglob("*.parts"))
     monkeypatch.undo()
     write_table(files[1], images("val", 3))  # other files are noticed
     assert len(prepare_proposals(path, files).array("image_id")) == 7
@@ -193,6 +194,10 @@ GUARDS: dict[str, tuple[Any, str]] = {
     "none": (
         lambda f: replace_table(f, boxes=np.zeros((0, 4), np.float32)),
         "line 2, image 201: num_boxes=0; there must be 1 to 100",
+    ),
+    "no size": (
+        lambda f: replace_table(f, size=(640, 0)),
+        "line 2, image 201: a size of 640 x 0 pixels",
     ),
     "features": (
         lambda f: replace_table(f, features=np.zeros((5, FEATURES), np.float32)),
@@ -286,6 +291,24 @@ def test_the_script_prepares_and_verifies(
         file.write(b"xxxx")
     assert script(monkeypatch, "prepare_vqa", *arguments) == 2
     assert "is damaged in features" in capsys.readouterr().err
+
+
+def test_half_precision_stays_and_what_cannot_be_read_or_written_is_one_line(
+    release: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = release.parent / "data"
+    arguments = ("--source", str(release), "--root", str(root))
+    assert script(monkeypatch, "prepare_vqa", *arguments, "--dtype", "float16") == 0
+    path = real_folder(root) / "proposals-trainval.h5"
+    before = Store(path).digest
+    assert script(monkeypatch, "prepare_vqa", *arguments) == 0
+    assert Store(path).about["dtype"] == "float16" and Store(path).digest == before
+    with pytest.raises(SystemExit):
+        script(monkeypatch, "prepare_vqa", *arguments, "--vectors", str(root / "glove.txt"))
+    assert capsys.readouterr().err.endswith("glove.txt: no such file\n")
+    (release.parent / "file").write_text("")
+    assert script(monkeypatch, "prepare_vqa", *arguments[:3], str(release.parent / "file")) == 2
+    assert "cannot write" in capsys.readouterr().err
 
 
 def another_layout(path: Path) -> None:
@@ -510,7 +533,15 @@ def test_procedural_proposals(scenes: Path) -> None:
         "annotations"
     ]
     assert {item["answer_type"] for item in annotations} == {"yes/no", "number", "other"}
-    assert len(COLOURS) == 8 and len(NOUNS) == 10
+
+
+def test_a_store_of_procedural_scenes_that_is_gone_is_made_again(tmp_path: Path) -> None:
+    folder = procedural(tmp_path, RECIPE, COUNTS)
+    before = {path.name: Store(path).digest for path in folder.glob("*.h5")}
+    for name in ("proposals-trainval.h5", "questions-val.h5"):
+        (folder / name).unlink()
+        procedural(tmp_path, RECIPE, COUNTS)
+        assert {path.name: Store(path).digest for path in folder.glob("*.h5")} == before
 
 
 def test_procedural_scenes_are_drawn_once(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:

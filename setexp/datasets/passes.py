@@ -1,9 +1,16 @@
-"""Which rows each batch of one pass has: what all datasets share."""
+"""Which rows each batch of one pass has, and reading ahead: what all datasets share."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
 import torch
 from torch import Tensor
+
+What = TypeVar("What")
+Read = TypeVar("Read")
 
 
 def batch_spans(count: int, batch_size: int, start: int, drop_last: bool) -> list[slice]:
@@ -32,3 +39,13 @@ def batch_rows(
         order = torch.arange(count, device=device)
     spans = batch_spans(count, batch_size, start, drop_last)
     return [order[span] for span in spans]
+
+
+def read_ahead(read: Callable[[What], Read], batches: Sequence[What]) -> Iterator[Read]:
+    """What is read of each batch, one ahead of the one that is worked on; of one or more."""
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        upcoming = reader.submit(read, batches[0])
+        for following in batches[1:]:
+            done, upcoming = upcoming.result(), reader.submit(read, following)
+            yield done
+        yield upcoming.result()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from setexp.datasets.passes import read_ahead
 
 Array = NDArray[np.uint8]
 
@@ -52,15 +53,7 @@ class Pictures:
             # The one wait for the device in a pass: the file is read on the host.
             order = torch.cat(batches).cpu().numpy()
             cuts = np.cumsum([len(rows) for rows in batches])[:-1]
-            yield from self._stream(np.split(order, cuts))
-
-    def _stream(self, batches: list[NDArray[np.int64]]) -> Iterator[Tensor]:
-        with ThreadPoolExecutor(max_workers=1) as reader:
-            upcoming = reader.submit(self._gather, batches[0])
-            for following in [*batches[1:], None]:
-                images, places = upcoming.result()
-                if following is not None:
-                    upcoming = reader.submit(self._gather, following)
+            for images, places in read_ahead(self._gather, np.split(order, cuts)):
                 images = images.to(self._device, non_blocking=True)
                 yield images.index_select(0, places.to(self._device, non_blocking=True))
 

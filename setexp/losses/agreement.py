@@ -5,20 +5,15 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from setexp.ops.votes import agreement
+from setexp.ops.votes import PEOPLE, agreement
 
 
 class AgreementLoss(nn.Module):
-    """Summed over answers: logits and shares of people (B, C) to (B,).
+    """Summed over answers: logits and shares of ten people (B, C) to (B,).
 
-    Args:
-        people: whose shares these are; an answer's target is its accuracy, min(0.3 votes, 1).
+    An answer's target is its accuracy, min(0.3 votes, 1).
     """
 
-    def __init__(self, *, people: int) -> None:
-        super().__init__()
-        self.people = people
-
     def forward(self, logits: Tensor, share: Tensor) -> Tensor:
-        target = agreement(self.people * share)
+        target = agreement(PEOPLE * share)
         return F.binary_cross_entropy_with_logits(logits, target, reduction="none").sum(-1)

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-_KINDS = ("yes_no", "number", "other")
+from setexp.ops.votes import KINDS
+
 _PAIRED = ("number", "count", "all")
 
 
@@ -24,7 +25,7 @@ class QuestionAccuracy:
 
     def __call__(self, stats: Mapping[str, Tensor]) -> dict[str, float]:
         kind, answered = stats["kind"], stats["kind"] >= 0
-        of = {name: kind == place for place, name in enumerate(_KINDS)}
+        of = {name.replace("/", "_"): kind == place for place, name in enumerate(KINDS)}
         of |= {"count": answered & (stats["counting"] == 1), "all": answered}
         accuracy = stats["accuracy"].double()
         found = {f"accuracy_{name}": accuracy[rows] for name, rows in of.items()}

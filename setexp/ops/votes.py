@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 PEOPLE = 10  # who answered each question
+KINDS = ("yes/no", "number", "other")  # of questions, by their numbers
 
 
 def agreement(votes: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ class Outcome(NamedTuple):
         loss: what is minimised, one value per set, (B,).
         prediction: x (T, B, N, D) and mask (T, B, N): all inner steps, or T = 1; None of a
             classifier.
-        stats: further values per set, (B,), by name.
+        stats: further values per set, (B,) or (B, K), by name.
     """
 
     loss: Tensor

@@ -51,7 +51,7 @@ def vectors_path(folder: Path, learned: str) -> Path:
 
 
 def prepare(
-    source: Path, folder: Path, *, dtype: str = "float32", part_images: int = PART_IMAGES
+    source: Path, folder: Path, *, dtype: str | None = None, part_images: int = PART_IMAGES
 ) -> list[Path]:
     """Prepare what a folder of official files holds; what is there and up to date is kept.
 
@@ -60,7 +60,7 @@ def prepare(
 
     Args:
         folder: of the stores.
-        dtype: of stored features, float32 or float16.
+        dtype: of stored features, float32 or float16; None for that of the stores that are there.
         part_images: images a part, the unit of resuming.
 
     Returns:

@@ -47,14 +47,20 @@ def procedural(root: Path, recipe: Recipe, counts: Mapping[str, int]) -> Path:
     """
     folder = procedural_folder(root, recipe, counts)
     ready = folder / "ready.json"
-    answers = [answers_path(folder, split) for split in LABELLED]  # earlier versions made none
-    if not ready.exists() or not all(path.exists() for path in answers):
+    if not _complete(folder, ready):
         with sole_writer(ready):
-            if read_json(ready) is None:
+            if read_json(ready) is None or not (folder / "official").exists():
                 write_official(folder / "official", recipe, counts)
             stores = prepare(folder / "official", folder)
             write_json(ready, {"stores": [path.name for path in stores]})
     return folder
+
+
+def _complete(folder: Path, ready: Path) -> bool:
+    """Whether all stores are there that were made; earlier versions made none of answers."""
+    stores = [folder / name for name in (read_json(ready) or {}).get("stores", ())]
+    answers = [answers_path(folder, split) for split in LABELLED]
+    return bool(stores) and all(path.exists() for path in (*stores, *answers))
 
 
 def write_official(folder: Path, recipe: Recipe, counts: Mapping[str, int]) -> None:

@@ -45,7 +45,7 @@ class Image(NamedTuple):
 
 
 def prepare_proposals(
-    path: Path, files: Sequence[Path], *, dtype: str = "float32", part_images: int = PART_IMAGES
+    path: Path, files: Sequence[Path], *, dtype: str | None = None, part_images: int = PART_IMAGES
 ) -> Store:
     """Make a store of TSV files, unless it is there already and the files are the same.
 
@@ -53,15 +53,18 @@ def prepare_proposals(
     float32 and features (R, D), R being the sum of counts.
 
     Args:
-        dtype: of stored features, float32 or float16.
+        dtype: of stored features, float32 or float16; None for that of a store that is there, or
+            else float32.
         part_images: images a part, the unit of resuming.
 
     Raises:
         ConfigError: a file is cut off, or its lines are not as they should be.
     """
-    key = _key(files, dtype)
     with sole_writer(path):
+        dtype = dtype or _dtype_of(path) or "float32"
+        key = _key(files, dtype)
         if store := kept(path, key):
+            _remove_parts(path)  # of a process that was killed between its last two lines
             return store
         folder = path.with_name(f".{path.name}.{key}.parts")
         parts = [
@@ -70,9 +73,21 @@ def prepare_proposals(
             for part in _parts(file, folder / f"{number:02d}", key, dtype, part_images)
         ]
         _merge(path, parts, {"key": key, "files": [file.name for file in files], "dtype": dtype})
-        for old in path.parent.glob(f".{path.name}.*.parts"):
-            shutil.rmtree(old)
+        _remove_parts(path)
     return Store(path)
+
+
+def _dtype_of(path: Path) -> str | None:
+    """What a store's features are kept as; None where there is none that can be read."""
+    try:
+        return Store(path).about.get("dtype")
+    except ConfigError:
+        return None
+
+
+def _remove_parts(path: Path) -> None:
+    for old in path.parent.glob(f".{path.name}.*.parts"):
+        shutil.rmtree(old)
 
 
 def read_line(line: bytes, where: str) -> Image:
@@ -95,6 +110,8 @@ def read_line(line: bytes, where: str) -> Image:
     where = f"{where}, image {image_id}"
     if not 1 <= count <= MOST_BOXES:
         raise ConfigError(f"{where}: num_boxes={count}; there must be 1 to {MOST_BOXES}")
+    if min(width, height) < 1:
+        raise ConfigError(f"{where}: a size of {width} x {height} pixels")
     if boxes.size != 4 * count:
         raise ConfigError(f"{where}: num_boxes={count}, but boxes hold {boxes.size / 4:g}")
     if features.size == 0 or features.size % count:

@@ -21,9 +21,8 @@ from setexp.datasets.array_store import (
 )
 from setexp.datasets.vqa.text import is_counting, normalise_answer, words_of
 from setexp.errors import ConfigError
-from setexp.ops.votes import PEOPLE
+from setexp.ops.votes import KINDS, PEOPLE
 
-KINDS = ("yes/no", "number", "other")
 _QUESTION = {"question_id": int, "image_id": int, "question": str}
 _ANNOTATION = {
     "question_id": int,

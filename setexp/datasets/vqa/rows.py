@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from setexp.datasets.array_store import Array, Store
+from setexp.datasets.passes import read_ahead
 from setexp.sets import SetBatch
 
 _COPY_ROWS = 65_536  # proposals on their way to a device at a time
@@ -67,18 +67,8 @@ class Proposals:
         elif images:
             # the one wait for the device in a pass: the file is read on the host
             order = torch.cat(list(images)).cpu()
-            yield from self._stream(order.split([len(some) for some in images]))
-
-    def _stream(self, images: Sequence[Tensor]) -> Iterator[SetBatch]:
-        with ThreadPoolExecutor(max_workers=1) as reader:
-            upcoming = reader.submit(self._padded, images[0])
-            for following in [*images[1:], None]:
-                x, mask = upcoming.result()
-                if following is not None:
-                    upcoming = reader.submit(self._padded, following)
-                yield SetBatch(
-                    x.to(self._device, non_blocking=True), mask.to(self._device, non_blocking=True)
-                )
+            for read in read_ahead(self._padded, order.split([len(some) for some in images])):
+                yield SetBatch(*(tensor.to(self._device, non_blocking=True) for tensor in read))
 
     def _places(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Rows of some images' proposals (B, N), and which of them there are."""
