@@ -138,6 +138,7 @@ def _experiment(config: DictConfig, overrides: list[str]) -> Experiment | None:
     dataset = build(nodes["dataset"], "dataset").to(device)
     evaluation = _evaluation(nodes["evaluation"])
     mistakes = _splits_without_batch(dataset, evaluation, nodes["trainer"])
+    mistakes += _batch_of_one(nodes["task"], dataset, nodes["trainer"])
     if mistakes:
         raise ConfigError("\nerror: ".join(mistakes))
     if config.mode == "eval":
@@ -179,6 +180,20 @@ def _splits_without_batch(
         f"trainer.{key}={trainer[key]}: only {dataset.sizes(split)} sets in {split}, no full batch"
         for split, key in needed
         if dataset.sizes(split) < trainer[key]
+    ]
+
+
+def _batch_of_one(task: dict[str, Any], dataset: Any, trainer: dict[str, Any]) -> list[str]:
+    """Batch norm refuses a lone vector, which would show at the end of the first epoch."""
+    if not task.get("decoder", {}).get("_target_", "").endswith("AnswerClassifier"):
+        return []
+    size = trainer["batch_size"]
+    last = dataset.sizes("train") % size if not trainer["drop_last"] else 0
+    if 1 not in (size, last):
+        return []
+    return [
+        f"trainer.batch_size={size}: batch norm cannot train on a batch of one set, as the last of "
+        "an epoch would be; choose another size"
     ]
 
 

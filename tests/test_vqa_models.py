@@ -231,6 +231,15 @@ def documented(words: dict[str, str]) -> list[list[str]]:
     return [shlex.split(line)[1:] for line in block.strip().splitlines()]
 
 
+def test_a_last_batch_of_one_is_refused(data_root: Path, tmp_path: Path) -> None:
+    where = [f"paths.data={data_root}", f"paths.outputs={tmp_path}", "scale=smoke"]
+    count = build(config("experiment=vqa_baseline", *where)["dataset"], "dataset").sizes("train")
+    for size in (1, count - 1):
+        message = complaint("experiment=vqa_baseline", f"trainer.batch_size={size}", *where)
+        assert message.startswith(f"trainer.batch_size={size}: batch norm cannot train on a batch")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("experiment", "questions", "steps"),
     # the first has no number in print but that of its batches, 1,697 of 256
