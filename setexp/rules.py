@@ -18,6 +18,7 @@ _LEAST = {
     "lr_decay": 0,
     "lr_decay_steps": 1,
     "lr_max": 0,
+    "lr_part_factor": 0,
     "average_from": 1,
     "weight_decay": 0,
     "clip": 0,

@@ -26,6 +26,7 @@ from setexp.rules import broken_rules
 from setexp.together import train
 from setexp.training import checkpoint
 from setexp.training.evaluate import Evaluation, measure_final
+from setexp.training.optimise import within
 from setexp.training.randomness import for_run
 from setexp.training.settings import Select
 
@@ -129,7 +130,10 @@ def _experiment(config: DictConfig, overrides: list[str]) -> Experiment | None:
     if mistakes:
         raise ConfigError("\nerror: ".join(mistakes))
     with torch.device("meta"):  # constructors refuse what does not fit, at no cost
-        build(nodes["task"], "task")
+        task = build(nodes["task"], "task")
+    part = nodes["trainer"]["lr_part"]
+    if part is not None and not any(within(name, part) for name, _ in task.named_parameters()):
+        raise ConfigError(f"trainer.lr_part={part}: the task has no parameters of that name")
     if config.threads:
         torch.set_num_threads(config.threads)
     device = device_of(config.device)

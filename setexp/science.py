@@ -20,6 +20,8 @@ _AS_BEFORE: dict[str, dict[str, Any]] = {
         "drop_last": True,
         "slice": None,
         "lr_max": None,
+        "lr_part": None,
+        "lr_part_factor": 1.0,
         "lr_warmup_epochs": 0,
         "milestones": [],
         "average_from": None,

@@ -98,12 +98,12 @@ def fake(batch: Batch, device: str = DEVICE) -> Batch:
 
 
 def train_step(learner: Alone | Stacked, batches: list[Batch]) -> None:
-    parameters = learner.named_parameters().values()
+    parameters = learner.named_parameters()
     optimizer = make_optimizer(parameters, Trainer(), learner.count)
     losses = learner.losses(batches)
     assert losses.device.type == DEVICE and losses.shape == (learner.count,)
     losses.sum().backward()
-    clip_gradients(parameters, 1.0, learner.count)
+    clip_gradients(parameters.values(), 1.0, learner.count)
     optimizer.step()
 
 

@@ -143,6 +143,22 @@ def test_learning_rates_warm_up_and_decay_with_every_step() -> None:
     assert rates[5] == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("factor", [0.0, 1.0, 2.0])
+def test_a_part_has_a_learning_rate_of_its_own(tmp_path: Path, factor: float) -> None:
+    """The first step of Adam is as long as its learning rate, wherever there is a gradient."""
+    overrides = ["trainer.lr_part=encoder.elements", f"trainer.lr_part_factor={factor}"]
+    before, after = (
+        checkpoint.load(train(tmp_path / more[0], POLYGONS, *more) / "seed-0/checkpoint.pt")[
+            "model"
+        ]
+        for more in (["trainer.epochs=0"], ["trainer.steps=1", *overrides])
+    )
+    moved = {name: float((after[name] - before[name]).abs().max()) for name in before}
+    for name, length in moved.items():
+        expected = 1e-3 * (factor if name.startswith("encoder.elements.") else 1)
+        assert length == pytest.approx(expected, rel=0.02, abs=1e-9)
+
+
 def test_each_step_has_its_own_learning_rate(tmp_path: Path) -> None:
     folder = train(
         tmp_path, POLYGONS, "trainer.lr=1.0", "trainer.lr_warmup=4", "trainer.lr_decay=0.25",

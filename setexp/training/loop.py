@@ -74,9 +74,7 @@ class Fit:
         self.learner: Alone | Stacked = Stacked(tasks) if len(tasks) > 1 else Alone(tasks[0])
         self.parameters = self.learner.named_parameters()
         self.optimizer = (
-            make_optimizer(self.parameters.values(), trainer, len(tasks))
-            if self.parameters
-            else None
+            make_optimizer(self.parameters, trainer, len(tasks)) if self.parameters else None
         )
         self.per_epoch = steps_per_epoch(self.datasets[0], trainer)
         self.total = trainer.epochs * self.per_epoch
@@ -268,7 +266,7 @@ class Fit:
 
     def _set_learning_rate(self, rate: float) -> None:
         for group in self.optimizer.param_groups if self.optimizer else ():
-            group["lr"] = rate
+            group["lr"] = rate * group["times"]
 
     def _save(self) -> None:
         self._check()

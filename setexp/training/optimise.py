@@ -2,34 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from setexp.training.settings import Optimizer, Trainer
 
+_KINDS: dict[Optimizer, Callable[..., Any]] = {
+    Optimizer.adam: torch.optim.Adam,
+    Optimizer.adamax: torch.optim.Adamax,
+    Optimizer.rmsprop: torch.optim.RMSprop,
+}
 # A CPU's vectors of float32: fused Adam rounds the elements that fill none in another way.
 _VECTOR = 16
 
 
 def make_optimizer(
-    parameters: Iterable[nn.Parameter], trainer: Trainer, seeds: int
+    parameters: Mapping[str, nn.Parameter], trainer: Trainer, seeds: int
 ) -> torch.optim.Optimizer:
-    """The optimiser of a run; elementwise, so stacking `seeds` seeds changes nothing."""
-    parameters = list(parameters)
-    if trainer.optimizer is Optimizer.adam:
-        groups: dict[bool, list[nn.Parameter]] = {}
-        for p in parameters:
-            whole = p.device.type == "cpu" and p.numel() // seeds % _VECTOR == 0
-            groups.setdefault(whole or p.device.type == "cuda", []).append(p)
-        return torch.optim.Adam(
-            [{"params": group, "fused": fused} for fused, group in groups.items()],
-            lr=trainer.lr,
-            weight_decay=trainer.weight_decay,
-        )
-    kind = torch.optim.Adamax if trainer.optimizer is Optimizer.adamax else torch.optim.RMSprop
-    return kind(parameters, lr=trainer.lr, weight_decay=trainer.weight_decay)
+    """The optimiser of a run; elementwise, so stacking `seeds` seeds changes nothing.
+
+    Groups of parameters have the learning rate times what their "times" says.
+    """
+    adam = trainer.optimizer is Optimizer.adam
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, p in parameters.items():
+        times = trainer.lr_part_factor if within(name, trainer.lr_part) else 1.0
+        whole = p.device.type == "cpu" and p.numel() // seeds % _VECTOR == 0
+        fused = adam and (whole or p.device.type == "cuda")
+        groups.setdefault((times, fused), []).append(p)
+    settings = [
+        {"params": group, "times": times} | ({"fused": fused} if adam else {})
+        for (times, fused), group in groups.items()
+    ]
+    kind = _KINDS[trainer.optimizer]
+    return kind(settings, lr=trainer.lr, weight_decay=trainer.weight_decay)
+
+
+def within(name: str, part: str | None) -> bool:
+    """Whether a parameter of this name is of a part of the task."""
+    return part is not None and f"{name}.".startswith(f"{part}.")
 
 
 def learning_rate(trainer: Trainer, epoch: int, step: int) -> float:

@@ -46,6 +46,8 @@ class Trainer:
         lr_warmup_epochs: epochs in which it grows likewise, by the same amount after each.
         lr_decay, lr_decay_steps: multiply it by lr_decay in so many steps, a little in each.
         lr_max: largest learning rate; null for no limit.
+        lr_part, lr_part_factor: a part of the task, "encoder.count" say, whose learning rate is so
+            many times as large; null for none.
         inner_steps, inner_epochs: inner steps of the decoder in training, [20, 40] with [50] being
             20, and 40 from epoch 50 on; the final evaluation uses the decoder's own number, which
             empty lists mean throughout.
@@ -80,6 +82,8 @@ class Trainer:
     lr_decay: float = 1.0
     lr_decay_steps: int = 1
     lr_max: float | None = None
+    lr_part: str | None = None
+    lr_part_factor: float = 1.0
     inner_steps: list[int] = field(default_factory=list)
     inner_epochs: list[int] = field(default_factory=list)
     evaluate_every: int = 0
