@@ -45,9 +45,9 @@ def main() -> int:
     parser.add_argument("--vectors", type=Path, help="word vectors, in GloVe's text format")
     options = parser.parse_args()
     folder = real_folder(options.root)
-    if options.vectors is not None and not options.vectors.is_file():
-        parser.error(f"--vectors {options.vectors}: no such file")
     try:
+        if options.vectors is not None and not options.vectors.is_file():  # before hours of work
+            raise ConfigError(f"{options.vectors} cannot be read (no such file)")
         paths = prepare(
             options.source, folder, dtype=options.dtype, part_images=options.part_images
         )
