@@ -263,7 +263,7 @@ def _parsed(overrides: list[str]) -> list[Override]:
 
 
 def _values(override: Override, multirun: bool) -> list[str]:
-    """An override for each value that it sweeps over; of keys within a part, for the first alone."""
+    """An override for each value that it sweeps over; of keys within a part, for the first."""
     text = str(override.input_line)
     if not override.is_sweep_override():
         return [text]
