@@ -76,8 +76,8 @@ def build(node: Any, path: str = "") -> Any:
         return target(**arguments)
     except ConfigError:
         raise
-    except ValueError as error:
-        raise ConfigError(f"{path}: {error}") from error
+    except (ValueError, RuntimeError, ArithmeticError) as error:  # of PyTorch: sizes that cannot be
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
 
 
 def _locate(name: str, path: str) -> Any:

@@ -171,6 +171,11 @@ def compose_run(overrides: list[str]) -> DictConfig:
         if unknown and not unknown[1].startswith("hydra."):
             raise ConfigError(_unknown_key(unknown[1], overrides)) from None
         raise ConfigError(_one_line(error)) from None
+    except ConfigError:
+        raise
+    except ValueError as error:  # Hydra's, of a group without a choice
+        null = ", ".join(o for o in overrides if o.endswith("=null"))
+        raise ConfigError(f"{null}: {error}; choose a part by its name") from None
 
 
 def _one_line(error: Exception) -> str:

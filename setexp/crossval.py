@@ -35,6 +35,10 @@ from setexp.training.seeds import stackable
 from setexp.training.settings import CrossValidation, Tracking, TrackingMode, Trainer
 from setexp.training.tracking import Tracker
 
+# Sections whose keys a grid may name, and keys there that all its points share.
+_CHOSEN = ("hidden", "latent", "encoder", "decoder", "loss", "task", "trainer")
+_SAME = ("trainer.epochs",)
+
 
 @dataclass(frozen=True)
 class Point:
@@ -63,14 +67,23 @@ def points(config: DictConfig) -> list[Point]:
     """All points of a config's grid, in its order.
 
     Raises:
-        ConfigError: a key that the config does not have, no value, or one that cannot be.
+        ConfigError: a key that the config does not have or that all points share, no value, or one
+            that cannot be.
     """
     grid = dict(_leaves(plain(config.crossval.grid)))
     for key, values in grid.items():
-        if OmegaConf.select(config, key, default=None) is None:
+        section, (parent, _, name) = key.partition(".")[0], key.rpartition(".")
+        if section not in _CHOSEN or key in _SAME:
+            raise ConfigError(
+                f"crossval.grid.{key}: all points share it; a grid has keys of {', '.join(_CHOSEN)}"
+            )
+        owner = OmegaConf.select(config, parent) if parent else config
+        if not OmegaConf.is_dict(owner) or name not in owner:
             raise ConfigError(f"crossval.grid.{key}: the config has no {key}")
         if not isinstance(values, list) or not values:
             raise ConfigError(f"crossval.grid.{key}={values}: name values in a list")
+        if not all(isinstance(value, int | float) for value in values):
+            raise ConfigError(f"crossval.grid.{key}={values}: name numbers, which are recorded")
     found = []
     for values in itertools.product(*grid.values()):
         own = copy.deepcopy(config)
@@ -152,10 +165,11 @@ class Repeat:
 
     def choose(self) -> tuple[Point, dict[str, float]]:
         """The selected point and the metrics of the run, from the members' curves."""
+        epochs = self.points[0].trainer.epochs
         val, test = (
-            np.array([_curve(m.folder, f"{split}/accuracy") for m in self.members]).reshape(
-                len(self.points), self.folds, -1
-            )
+            np.array(
+                [read_curve(m.folder, f"{split}/accuracy", epochs) for m in self.members]
+            ).reshape(len(self.points), self.folds, epochs)
             for split in ("val", "test")
         )
         index, metrics = choose(val, test)
@@ -174,16 +188,14 @@ class Repeat:
         for member in self.members:
             if (member.folder / "done.json").exists():
                 continue
-            path = member.folder / "checkpoint.pt"
-            step = checkpoint.load(path)["step"] if path.exists() else 0
+            step = checkpoint.step_of(member.folder / "checkpoint.pt")
             each = steps_per_epoch(member.dataset, member.point.trainer)
             key = json.dumps([self._shape(member), each, step])
             alike.setdefault(key, []).append(member)
         for members in alike.values():
             with torch.device("meta"):
                 task = members[0].point.task()
-            fits = stackable(task) and sum(p.numel() for p in task.parameters()) <= self.limit
-            most = self.settings.stack if fits else 1
+            most = self.settings.stack if stackable(task, self.limit) else 1
             for i in range(0, len(members), most):
                 yield members[i : i + most]
 
@@ -230,6 +242,13 @@ def choose(val: np.ndarray, test: np.ndarray) -> tuple[int, dict[str, float]]:
     }
 
 
-def _curve(folder: Path, name: str) -> list[float]:
+def read_curve(folder: Path, name: str, epochs: int) -> list[float]:
+    """A member's values after each epoch."""
     lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    return [line[name] for line in lines if name in line]
+    found = [line[name] for line in lines if name in line]
+    if len(found) != epochs:
+        raise ConfigError(
+            f"{folder}: {name} of {len(found)} of {epochs} epochs; delete the folder, and the same "
+            "command trains this member again"
+        )
+    return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import time
@@ -23,7 +22,7 @@ from setexp.crossval import points
 from setexp.errors import ClaimedError, ConfigError, NonFiniteError
 from setexp.files import claim, read_json, write_json, write_text
 from setexp.provenance import code, provenance
-from setexp.report.records import slug
+from setexp.report.records import shell_words, slug
 from setexp.science import differences, jsonable, science_of
 from setexp.training import checkpoint
 from setexp.training.evaluate import Evaluation
@@ -32,8 +31,6 @@ from setexp.training.randomness import derive, for_run
 from setexp.training.seeds import stackable
 from setexp.training.settings import Use
 from setexp.training.tracking import Tracker
-
-log = logging.getLogger(__name__)
 
 
 class Experiment:
@@ -52,10 +49,11 @@ class Experiment:
         self.evaluation, self.device = evaluation, device
         code()  # is noted before it can change
         self.axes = axes(overrides)
-        self.command = "python train.py " + " ".join(
-            [f"experiment={config.name}", *arguments(overrides)]
-            + ([f"scale={config.scale}"] if config.scale != "paper" else [])
-        )
+        settings = [f"experiment={config.name}", *arguments(overrides)]
+        settings += [f"scale={config.scale}"] if config.scale != "paper" else []
+        # no axis, since it computes the same; it rounds otherwise, though
+        settings += ["trainer.compile=true"] if config.trainer.compile else []
+        self.command = f"python train.py {shell_words(settings)}"
         folder = Path(config.paths.outputs) / config.name / slug(self.axes)
         self.folder = folder / f"{config.scale}-{dataset.source}"
 
@@ -80,17 +78,21 @@ class Experiment:
                 print(f"{result['status']} already: {folder}/result.json")
         return pending
 
+    @property
+    def _discards(self) -> bool:
+        """Whether earlier runs are discarded; a job that Slurm starts again has done so, and goes
+        on."""
+        return self.config.restart and not int(os.environ.get("SLURM_RESTART_COUNT", 0))
+
     def _goes_on(self, result: dict[str, Any]) -> bool:
         until = self.config.trainer.until
         return result["status"] == "paused" and (until is None or until > result["epochs"])
 
     def _prepare(self, folder: Path, claims: ExitStack) -> None:
         """Make a run's folder this process's own, or see that it holds the same run."""
-        # a job that Slurm starts again has discarded the earlier run already, and goes on
-        restart = self.config.restart and not int(os.environ.get("SLURM_RESTART_COUNT", 0))
         try:
             claimed = claims.enter_context(claim(folder))
-            if claimed and restart:
+            if claimed and self._discards:
                 shutil.rmtree(folder)
                 claimed = claims.enter_context(claim(folder))
         except OSError as error:
@@ -118,8 +120,7 @@ class Experiment:
         """Whether several runs may share a process: their model is small enough, and can."""
         with torch.device("meta"):
             task = build(self.nodes["task"], "task")
-        size = sum(p.numel() for p in task.parameters())
-        fits = 0 < size <= self.config.trainer.stack and stackable(task)
+        fits = stackable(task, self.config.trainer.stack)
         return fits and not getattr(self.dataset, "ragged", False)
 
     def kind(self) -> str:
@@ -129,16 +130,8 @@ class Experiment:
         return json.dumps(jsonable(self.nodes | {"dataset": dataset}), sort_keys=True)
 
     def step_of(self, seed: int) -> int:
-        """Where a seed goes on."""
-        path = self.folder / f"seed-{seed}" / "checkpoint.pt"
-        if not path.exists():
-            return 0
-        try:
-            return checkpoint.load(path)["step"]
-        except ConfigError as error:  # the same numbers come out of a second start
-            log.warning("%s; seed %d starts over", error, seed)
-            path.rename(path.with_suffix(".damaged"))
-            return 0
+        """Where a seed goes on; see `checkpoint.step_of`."""
+        return checkpoint.step_of(self.folder / f"seed-{seed}" / "checkpoint.pt")
 
     def announce(self, seeds: Sequence[int]) -> None:
         """Say what is going to be trained."""
@@ -158,17 +151,16 @@ class Experiment:
     def _weights_of(self, seed: int) -> Path | None:
         """Folder of the run that a seed's first weights come from; None where it needs none."""
         begun = (self.folder / f"seed-{seed}" / "checkpoint.pt").exists()
-        if self.nodes["pretrained"]["use"] is Use.none or begun:
+        if self.nodes["pretrained"]["use"] is Use.none or (begun and not self._discards):
             return None
         where = (Path(self.config.paths.outputs), self.config.scale, self.dataset.source)
         return pretrained.trained(self.nodes["pretrained"], seed, *where)
 
     def tracker(self, seed: int, folder: Path, identity: str | None, step: int) -> Tracker:
         """A seed's curves."""
-        table = self.nodes["tracking"]["group"] or self.config.name
         about = {
             "name": f"{self.config.name}-{slug(self.axes)}-s{seed}",
-            "group": table,
+            "group": self.nodes["tracking"]["group"] or self.config.name,
             "job_type": f"{self.config.scale}-{self.dataset.source}",
             "tags": [self.config.scale, self.dataset.source],
             "config": {**self.nodes, "seed": seed, "axes": self.axes},
@@ -193,6 +185,7 @@ class Experiment:
         module = fit.learner.module(index) if task is None else task
         size = {
             **({"learned": learned} if task is not None and (learned := _learned(task)) else {}),
+            **({"earlier": fit.earlier[index]} if fit.earlier[index] else {}),
             "epochs": fit.step / max(fit.per_epoch, 1),
             "steps": fit.step,
             "parameters": sum(p.numel() for p in module.parameters()),

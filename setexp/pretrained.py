@@ -10,7 +10,7 @@ from torch import nn
 
 from setexp.errors import ConfigError
 from setexp.files import read_json
-from setexp.report.records import run_folder
+from setexp.report.records import run_folder, shell_words
 from setexp.report.tables import Run, load_table
 from setexp.training import checkpoint
 from setexp.training.settings import Use
@@ -54,7 +54,7 @@ def trained(node: Mapping[str, Any], seed: int, outputs: Path, scale: str, sourc
         settings += [] if scale == "paper" else [f"scale={scale}"]
         raise ConfigError(
             f"pretrained.use={node['use'].name}: the run with the weights is {status} ({folder}); "
-            f"python train.py {' '.join(settings)}"
+            f"python train.py {shell_words(settings)}"
         )
     return folder
 

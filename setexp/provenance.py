@@ -20,14 +20,18 @@ def provenance(command: str, device: torch.device, seconds: float) -> dict[str, 
     """What a result record says about its origin; `seconds` is training and evaluation together."""
     return {
         "command": command,
-        **code(),
-        "device": device_name(device),
+        **origin(device),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
         f"{torch.get_num_threads()} threads",
         "versions": {"python": platform.python_version(), **_versions()},
         "seconds": round(seconds, 1),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def origin(device: torch.device) -> dict[str, Any]:
+    """What computes: commit of the code, whether files differ from it, and the device."""
+    return {**code(), "device": device_name(device)}
 
 
 @functools.cache

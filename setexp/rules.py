@@ -27,26 +27,18 @@ _LEAST = {
 }
 
 
-def broken_rules(nodes: dict[str, Any]) -> list[str]:
-    """One sentence for each broken rule; `nodes` is the resolved config."""
+def broken_rules(nodes: dict[str, Any], *, parts: bool = True) -> list[str]:
+    """One sentence for each broken rule.
+
+    Args:
+        nodes: the resolved config.
+        parts: ask whether the parts fit each other, which needs what their constructors ask for.
+    """
     if not nodes.get("task"):
         return ["experiment=none: choose one, experiment=NAME; the names are in configs/experiment"]
-    return [
-        *_unused(nodes),
-        *_sizes(nodes),
-        *_widths(nodes),
-        *_pooling(nodes),
-        *_unpooling(nodes),
-        *_places(nodes),
-        *_guess(nodes),
-        *_representation(nodes),
-        *_counts(nodes),
-        *_inner_steps(nodes),
-        *_trainer(nodes),
-        *_cross_validation(nodes),
-        *_figures(nodes),
-        *_process(nodes),
-    ]
+    alone = (_unused, _sizes, _inner_steps, _trainer, _cross_validation, _figures, _process)
+    together = (_widths, _pooling, _unpooling, _places, _guess, _representation, _counts, _descent)
+    return [m for rule in (*alone, *(together if parts else ())) for m in rule(nodes)]
 
 
 def _unused(nodes: dict[str, Any]) -> list[str]:
@@ -60,10 +52,12 @@ def _unused(nodes: dict[str, Any]) -> list[str]:
 
 
 def _sizes(nodes: dict[str, Any]) -> list[str]:
+    sizes = {f"dataset.{key}": n for key, n in nodes["dataset"].items() if key.endswith("_size")}
+    sizes |= {key: nodes[key] for key in ("hidden", "latent")}
     return [
-        f"dataset.{key}={size}: at least 1"
-        for key, size in nodes["dataset"].items()
-        if key.endswith("_size") and isinstance(size, int) and size < 1
+        f"{key}={size}: at least 1"
+        for key, size in sizes.items()
+        if isinstance(size, int) and size < 1
     ]
 
 
@@ -102,7 +96,7 @@ def _unpooling(nodes: dict[str, Any]) -> list[str]:
     pooling = encoder.get("pooling") or {}
     if not pooling.get("relaxed"):
         return ["decoder=fsunpool: it inverts a relaxed FSPool; set encoder.pooling.relaxed=true"]
-    if pooling["features"] != decoder["hidden"][-1]:
+    if [pooling["features"]] != decoder["hidden"][-1:]:
         return [
             f"decoder.hidden={decoder['hidden']}: its last width must be "
             f"encoder.pooling.features={pooling['features']}"
@@ -170,6 +164,24 @@ def _inner_steps(nodes: dict[str, Any]) -> list[str]:
     return [f"evaluation.at={at}: inner steps are at least 0"] if min(at, default=0) < 0 else []
 
 
+def _descent(nodes: dict[str, Any]) -> list[str]:
+    """Inner steps on the mean over a batch depend on its size, which is to be one everywhere."""
+    decoder, trainer = nodes["task"].get("decoder") or {}, nodes["trainer"]
+    mistakes = []
+    if decoder.get("gradient") == "implicit" and nodes["task"]["loss"].get("steps") == "all":
+        mistakes.append("loss.steps=all: an implicit gradient has the last set alone; use last")
+    if (decoder.get("descent") or {}).get("reduction") != "batch_mean":
+        return mistakes
+    other = {"eval_batch_size": trainer["batch_size"], "slice": None, "drop_last": True}
+    return mistakes + [
+        f"trainer.{key}={trainer[key]}: DSPN's inner steps depend on how many sets are together, "
+        f"trainer.batch_size={trainer['batch_size']}; keep {value}, or use "
+        "decoder.descent.reduction=per_sample"
+        for key, value in other.items()
+        if trainer[key] != value
+    ]
+
+
 def _trainer(nodes: dict[str, Any]) -> list[str]:
     trainer, evaluation = nodes["trainer"], nodes["evaluation"]
     mistakes = [
@@ -182,7 +194,7 @@ def _trainer(nodes: dict[str, Any]) -> list[str]:
     steps, epochs = trainer["inner_steps"], trainer["inner_epochs"]
     if steps and "steps" not in nodes["task"].get("decoder", {}):
         mistakes.append(f"trainer.inner_steps={steps}: this decoder has none; set it to []")
-    if epochs and len(steps) != len(epochs) + 1:
+    if (steps or epochs) and len(steps) != len(epochs) + 1:
         mistakes.append(
             f"trainer.inner_epochs={epochs}: trainer.inner_steps={steps} must name one number more"
         )
@@ -197,6 +209,11 @@ def _trainer(nodes: dict[str, Any]) -> list[str]:
             f"trainer.average_from={trainer['average_from']}: there are no evaluations to average; "
             "set trainer.evaluate_every and evaluation.during"
         )
+    if 0 < trainer["epochs"] < (trainer["average_from"] or 0):
+        mistakes.append(
+            f"trainer.average_from={trainer['average_from']}: there are only "
+            f"trainer.epochs={trainer['epochs']}; name an earlier one, or null"
+        )
     if trainer["select"] is Select.best:
         if not trainer["select_metric"]:
             mistakes.append("trainer.select=best: name the metric with trainer.select_metric")
@@ -204,6 +221,11 @@ def _trainer(nodes: dict[str, Any]) -> list[str]:
             mistakes.append(
                 "trainer.select=best: needs evaluations to choose from; set trainer.evaluate_every "
                 "and evaluation.during"
+            )
+        elif 0 < trainer["epochs"] < trainer["evaluate_every"]:
+            mistakes.append(
+                f"trainer.evaluate_every={trainer['evaluate_every']}: the first evaluation to "
+                f"choose from comes after trainer.epochs={trainer['epochs']}; evaluate earlier"
             )
     return mistakes
 
@@ -223,6 +245,11 @@ def _cross_validation(nodes: dict[str, Any]) -> list[str]:
             f"evaluation.curves={curves}: a cross-validation selects by accuracy on val and reads "
             "test; name both, and the stat"
         )
+    mistakes += [
+        f"crossval.together={key}: points that share a stack share its trainer; leave it out"
+        for key in crossval["together"]
+        if key.startswith("trainer.")
+    ]
     if crossval["stack"] < 1:
         mistakes.append(f"crossval.stack={crossval['stack']}: at least 1")
     return mistakes

@@ -14,10 +14,11 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from torch import nn
 
 from setexp import pretrained
 from setexp.build import build, check
-from setexp.config import compose_run, jobs, plain
+from setexp.config import axes, compose_run, jobs, plain
 from setexp.errors import ClaimedError, ConfigError, NonFiniteError, listed
 from setexp.experiment import Experiment, draw
 from setexp.files import write_json
@@ -80,6 +81,12 @@ def _table_runs(config: DictConfig, overrides: list[str]) -> list[Command]:
         o for o in overrides if not re.match(r"^(table(\.points)?|rows|columns|run|experiment)=", o)
     ]
     group = f"tracking.group={plain(config.table)['id']}"
+    sets = {key for run in chosen for key in run.axes}
+    for key in sets & axes(own).keys():
+        raise ConfigError(
+            f"{key}: table {plain(config.table)['id']} sets it; leave it out, choose a part of the "
+            "table with rows= and columns=, or train an experiment of your own"
+        )
     commands = [
         [*run.overrides, f"seeds={list(run.seeds)}".replace(" ", ""), group, *own] for run in chosen
     ]
@@ -126,12 +133,16 @@ def _experiment(config: DictConfig, overrides: list[str]) -> Experiment | None:
     ]
     # encoder, decoder and loss are checked where the task holds them
     mistakes = [re.sub(r"^task\.(?=encoder|decoder|loss)", "", m) for m in mistakes]
-    mistakes += broken_rules(nodes)
+    mistakes += broken_rules(nodes, parts=not mistakes)
     if mistakes:
         raise ConfigError("\nerror: ".join(mistakes))
     with torch.device("meta"):  # constructors refuse what does not fit, at no cost
         task = build(nodes["task"], "task")
-    part = nodes["trainer"]["lr_part"]
+    part, slice_of = nodes["trainer"]["lr_part"], nodes["trainer"]["slice"]
+    if slice_of and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in task.modules()):
+        raise ConfigError(
+            f"trainer.slice={slice_of}: batch norm needs whole batches; set it to null"
+        )
     if part is not None and not any(within(name, part) for name, _ in task.named_parameters()):
         raise ConfigError(f"trainer.lr_part={part}: the task has no parameters of that name")
     if config.threads:

@@ -11,7 +11,7 @@ from setexp.training.settings import Use
 _SCIENCE = ("dataset", "encoder", "decoder", "loss", "task", "evaluation", "trainer")
 _NOT_SCIENCE = {
     "dataset": ("root", "source"),
-    "trainer": ("until", "log_every", "checkpoint_seconds", "stack"),
+    "trainer": ("until", "log_every", "checkpoint_seconds", "stack", "compile"),
     "crossval": ("stack",),
 }
 # Settings that came later: with these values a run is what it was before.

@@ -82,8 +82,9 @@ def _fit(members: list[Member]) -> list[str]:
             if len(members) > 1:
                 print(f"{len(members)} runs trained as one stack in {fit.seconds:.1f} s")
             return [f for i, one in enumerate(experiments) for f in one.record(fit, i, None)]
-    for tracker in fit.trackers:
-        tracker.finish({"status": "running"})
+    for folder, tracker in zip(folders, fit.trackers, strict=True):
+        write_json(folder / "status.json", {"status": "interrupted"})  # until its turn comes
+        tracker.finish({"status": "interrupted"})
     # each goes on alone, which changes nothing for those that are well
     return [failure for member in members for failure in _fit([member])]
 
@@ -100,12 +101,11 @@ def _cross_validate(one: Experiment, seed: int) -> list[str]:
     with _early_end_noted([folder], [tracker]):
         try:
             cost = repeat.train()
+            point, metrics = repeat.choose()
+            metrics |= one.dataset.statistics
         except NonFiniteError as error:
             failure = str(error)
     cost = cost or {"steps": 0, "seconds": time.monotonic() - started, "stacked": 1}
-    if failure is None:
-        point, metrics = repeat.choose()
-        metrics |= one.dataset.statistics
     with torch.device("meta"):
         parameters = sum(p.numel() for p in point.task().parameters())
     size = {"epochs": point.trainer.epochs, "steps": cost["steps"], "parameters": parameters}

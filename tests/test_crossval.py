@@ -7,7 +7,7 @@ import pytest
 from smoke_runs import assert_same_run, complaint, config, curve, interrupt, only, read, train
 
 from setexp.config import compose_run
-from setexp.crossval import choose, points
+from setexp.crossval import choose, points, read_curve
 from setexp.errors import ConfigError
 from setexp.training.optimise import learning_rate
 
@@ -64,9 +64,15 @@ def test_every_50th_epoch_halves_the_learning_rate() -> None:
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("+crossval.grid.hiden=[3]", "crossval.grid.hiden: the config has no hiden"),
+        ("+crossval.grid.decoder.hiden=[3]", "decoder.hiden: the config has no decoder.hiden"),
+        ("+crossval.grid.dataset.graphs=[3]", "crossval.grid.dataset.graphs: all points share it"),
+        ("+crossval.grid.trainer.epochs=[3]", "crossval.grid.trainer.epochs: all points share it"),
+        (
+            "+crossval.grid.trainer.optimizer=[adam,adamax]",
+            "crossval.grid.trainer.optimizer=['adam', 'adamax']: name numbers",
+        ),
         ("crossval.grid.hidden=[]", "crossval.grid.hidden=[]: name values in a list"),
-        ("crossval.grid.hidden=[wide]", "crossval.grid.hidden: Value 'wide'"),
+        ("crossval.grid.hidden=[2.5]", "crossval.grid.hidden: Value '2.5'"),
         (
             "crossval.grid.trainer.batch_size=[32,0]",
             "crossval.grid: trainer.batch_size=0: at least 1",
@@ -86,7 +92,11 @@ def test_a_bad_grid_is_one_clear_line(override: str, said: str) -> None:
         ("trainer.steps=1", "trainer.steps=1: a cross-validation trains all its epochs"),
         ("evaluation.curves=[val]", "evaluation.curves=['val']: a cross-validation selects by"),
         ("crossval.stack=0", "crossval.stack=0: at least 1"),
-        ("+crossval.grid.hiden=[3]", "crossval.grid.hiden: the config has no hiden"),
+        (
+            "crossval.together=[trainer.batch_size]",
+            "crossval.together=trainer.batch_size: points that share a stack",
+        ),
+        ("+crossval.grid.task.hiden=[3]", "crossval.grid.task.hiden: the config has no task.hiden"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_before_anything_is_written(
@@ -148,6 +158,18 @@ def test_what_is_read_are_the_members_curves(tmp_path: Path, data_root: Path) ->
     assert {k: record["metrics"][k] for k in metrics} == metrics
     assert record["metrics"]["dropout"] == (0.0, 0.5)[index]
     assert record["metrics"]["graphs"] == 24
+
+
+def test_a_null_of_the_config_may_be_in_a_grid() -> None:
+    found = points(compose_run(["experiment=graphs_bio", "+crossval.grid.trainer.clip=[1,10]"]))
+    assert {point.trainer.clip for point in found} == {1, 10}
+
+
+def test_a_curve_that_lost_a_line_is_no_curve(tmp_path: Path) -> None:
+    lines = [f'{{"step": {k}, "val/accuracy": 0.5}}\n' for k in (1, 2, 4)]
+    (tmp_path / "metrics.jsonl").write_text("".join(lines))
+    with pytest.raises(ConfigError, match=r"val/accuracy of 3 of 4 epochs; delete the folder"):
+        read_curve(tmp_path, "val/accuracy", 4)
 
 
 def test_a_second_command_does_nothing_and_a_killed_one_goes_on(

@@ -76,6 +76,7 @@ def test_a_diverged_run_exits_with_code_1_and_one_line(
             [POLYGONS, "decoder=nope"],
             "error: decoder=nope: unknown; choose one of ban_answers, bilstm, ",
         ),
+        ([POLYGONS, "decoder=null"], "error: decoder=null: Config group override must be a"),
         ([POLYGONS, "trainer.lr=abc"], "error: trainer.lr=abc: Value 'abc' of type 'str' could"),
         ([POLYGONS, "dataset.foo=1"], "error: dataset.foo: unknown key; dataset has _target_, "),
         ([POLYGONS, "dataset.set_size=2,4"], "error: dataset.set_size=2,4: several values need -m"),
@@ -115,12 +116,49 @@ def test_a_table_with_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[st
         (["dataset.element_dim=3"], ["dataset.element_dim=3"]),
         (["encoder.pooling.descending=false"], ["encoder.pooling: the relaxed sort is descending"]),
         (["encoder=resnet34"], ["encoder.image_size", "dataset.image_size"]),
+        (["~decoder.hidden"], ["decoder.hidden: missing; FSUnpoolDecoder needs it"]),
+        (["decoder.hidden=[]"], ["decoder.hidden=[]: its last width must be"]),
+        (["hidden=0"], ["hidden=0: at least 1"]),
+        (["decoder=mlp", "decoder.hidden=[-3]"], ["decoder: ", "negative dimension -3"]),
     ],
     ids=lambda value: value[0],
 )
 def test_parts_that_do_not_fit(overrides: list[str], expected: list[str], tmp_path: Path) -> None:
     one_line(complaint(POLYGONS, "scale=smoke", f"paths.outputs={tmp_path}", *overrides), *expected)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["dspn_clevr_state", "trainer.slice=1"], ["trainer.slice=1: DSPN's inner steps depend"]),
+        (
+            ["dspn_clevr_state", "trainer.eval_batch_size=1"],
+            ["trainer.eval_batch_size=1: DSPN's", "decoder.descent.reduction=per_sample"],
+        ),
+        (["multisets_idspn", "loss.steps=all"], ["loss.steps=all: an implicit gradient"]),
+        (
+            ["numbering_idspn", "trainer.evaluate_every=9"],
+            ["trainer.evaluate_every=9: the first evaluation", "trainer.epochs=2"],
+        ),
+        (
+            ["numbering_idspn", "trainer.average_from=9"],
+            ["trainer.average_from=9: there are only trainer.epochs=2"],
+        ),
+        (["clevr_idspn", "trainer.slice=1"], ["trainer.slice=1: batch norm needs whole batches"]),
+        (
+            ["numbering_idspn", "trainer.inner_steps=[5,10]"],
+            ["trainer.inner_epochs=[]: trainer.inner_steps=[5, 10] must name one number more"],
+        ),
+    ],
+    ids=lambda value: value[-1],
+)
+def test_settings_that_would_compute_something_else(
+    overrides: list[str], expected: list[str], tmp_path: Path
+) -> None:
+    experiment, *rest = overrides
+    where = f"paths.outputs={tmp_path}"
+    one_line(complaint(f"experiment={experiment}", "scale=smoke", where, *rest), *expected)
 
 
 def test_all_mistakes_are_reported_together(tmp_path: Path) -> None:
@@ -229,6 +267,14 @@ def test_a_sweep_over_a_glob_is_no_mistake(
     refuse_bad_overrides(["-m", "experiment=glob(polygons_r*)", *rest])
     (line,) = refusal(capsys, "-m", "experiment=glob(nope*)", *rest)
     assert line == "error: experiment=glob(nope*): matches nothing"
+
+
+def test_what_a_table_sets_cannot_be_set(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its runs would all be one, in one folder."""
+    job = ["experiment=counting_toy", "table=thesis_3_6", "run=l_q_0"]
+    code, (line,) = entry(capsys, *job, "dataset.side=0.3", "scale=smoke")
+    assert code == 2
+    one_line(line, "error: dataset.side: table thesis/3.6 sets it; leave it out, choose a part")
 
 
 def test_a_sweep_with_an_unknown_choice(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """Runs that begin with another run's weights, and reports and pauses on the way."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from smoke_runs import assert_same_run, complaint, entry, only, perform, read, t
 
 from setexp import pretrained
 from setexp.training import checkpoint
+from setexp.training.loop import Fit
 
 CLASSIFY = ["experiment=mnist_classify_sum", "pretrained.use=frozen"]
 
@@ -67,6 +69,38 @@ def test_seeds_begin_with_the_weights_of_their_own_runs(tmp_path: Path, place: l
         before, after = encoder(first), encoder(second)
         assert all(torch.equal(before[k], after[k]) for k in before)
         assert read(second / "result.json")["provenance"]["stacked_seeds"] == 2
+
+
+def test_seeds_get_their_weights_beside_one_that_has_begun(
+    tmp_path: Path, place: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that dies before its first step has a checkpoint, others have none."""
+
+    def dies(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    perform("experiment=mnist_sum", "seeds=[0,1]", *place)
+    with monkeypatch.context() as patch:
+        patch.setattr(Fit, "_step", dies)
+        with pytest.raises(RuntimeError, match="memory"):
+            perform(*CLASSIFY, "seeds=[0]", *place)
+    perform(*CLASSIFY, "seeds=[0,1]", *place)
+    for seed in (0, 1):
+        first, second = (
+            encoder(run_of(tmp_path, name).with_name(f"seed-{seed}"))
+            for name in ("mnist_sum", "mnist_classify_sum")
+        )
+        assert all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_a_finished_run_is_kept_where_its_weights_are_gone(
+    tmp_path: Path, place: list[str]
+) -> None:
+    perform("experiment=mnist_sum", *place)
+    perform(*CLASSIFY, *place)
+    shutil.rmtree(tmp_path / "mnist_sum")
+    assert "is missing" in complaint(*CLASSIFY, *place, "restart=true")
+    assert read(run_of(tmp_path, "mnist_classify_sum") / "result.json")["status"] == "done"
 
 
 def test_several_parts_begin_with_the_weights_of_one_run(tmp_path: Path, place: list[str]) -> None:

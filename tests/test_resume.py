@@ -19,6 +19,8 @@ from smoke_runs import (
     weights,
 )
 
+from setexp import provenance
+
 POLYGONS = ("experiment=polygons_fspool", "evaluation.during=test")
 STEPS_PER_EPOCH, STEPS = 8, 16
 
@@ -118,7 +120,26 @@ def test_a_damaged_checkpoint_starts_the_run_over(
     path = only(tmp_path) / "seed-0/checkpoint.pt"
     path.write_bytes(path.read_bytes()[:1000])
     assert_same_run(train(tmp_path, *POLYGONS) / "seed-0", undisturbed / "seed-0")
-    assert any("seed 0 starts over" in message for message in caplog.messages)
+    assert any("its run starts over" in message for message in caplog.messages)
+
+
+def test_a_record_names_every_commit_that_took_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def at(commit: str) -> None:
+        monkeypatch.setattr(provenance, "_git", lambda *_: commit)
+        provenance.code.cache_clear()
+
+    try:
+        for commit, batch in (("first", 3), ("second", 1), ("first", 1), ("second", 1)):
+            at(commit)
+            interrupt(monkeypatch, tmp_path, batch, *POLYGONS)
+        at("third")
+        record = read(train(tmp_path, *POLYGONS) / "seed-0/result.json")
+    finally:
+        provenance.code.cache_clear()
+    assert [origin["commit"] for origin in record["earlier"]] == ["first", "second"]
+    assert record["provenance"]["commit"] == "third"
 
 
 @pytest.mark.parametrize("lower", [True, False])

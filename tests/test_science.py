@@ -12,7 +12,7 @@ def test_science_is_what_changes_numbers() -> None:
     base = ["experiment=polygons_fspool"]
     before = science_of(config(*base), "data")
     assert before["data"] == "data" and "pretrained" not in before and "crossval" not in before
-    same = config(*base, "trainer.log_every=7", "trainer.stack=0", "paths.data=elsewhere")
+    same = config(*base, "trainer.log_every=7", "trainer.compile=true", "paths.data=elsewhere")
     assert differences(before, science_of(same, "data")) == []
     other = config(*base, "trainer.lr=0.5", "trainer.precision=bf16")
     found = differences(before, science_of(other, "more"))

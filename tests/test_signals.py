@@ -53,6 +53,15 @@ def test_without_a_launcher_a_signal_ends_the_run(number: int) -> None:
     assert caught.value.code == 128 + number
 
 
+def test_a_signal_that_a_shell_ignores_is_ignored(handle: Callable[[int, Any], None]) -> None:
+    """Of a script's background jobs, whose Ctrl-C is meant for the script."""
+    handle(signal.SIGINT, signal.SIG_IGN)
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.event is None
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
 def test_every_signal_reaches_the_launchers_handler(handle: Callable[[int, Any], None]) -> None:
     seen = []
     handle(signal.SIGUSR2, lambda number, frame: seen.append(number))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +35,7 @@ class Record:
         source: "real", "procedural" or "synthetic" data.
         status: "done"; "paused" with the metrics reported so far; "diverged" without metrics.
         metrics: raw units; names may end in "@inner steps". Of a run that is done, "seconds" is the
-            time it took, evaluations included.
+            time it took, evaluations included; of a run in a stack, what the whole stack took.
         path: where the record was read.
         content: the whole file.
     """
@@ -169,6 +170,12 @@ def slug(axes: Mapping[str, Any]) -> str:
     if safe == text and len(safe) <= 100:
         return safe
     return f"{safe[:80]}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}"
+
+
+def shell_words(arguments: Iterable[str]) -> str:
+    """Arguments as one line for a shell, quoted only where it would read something else."""
+    plain = re.compile(r"[\w@%+=:,./\[\]~-]+")
+    return " ".join(a if plain.fullmatch(a) else shlex.quote(a) for a in arguments)
 
 
 def axis_text(value: Any) -> str:

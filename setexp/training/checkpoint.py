@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import torch
 
 from setexp.errors import ConfigError
 from setexp.files import write_bytes
+
+log = logging.getLogger(__name__)
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -31,6 +34,22 @@ def check_vocabulary(path: Path, state: dict[str, Any], dataset: Any) -> None:
             f"checkpoint={path}: another vocabulary: its words and answers are numbered as in "
             f"{theirs}, those of the data as in {ours}; use the data and classes it was trained on"
         )
+
+
+def step_of(path: Path) -> int:
+    """Where the run of a checkpoint goes on; -1 where there is none, or a damaged one, which is put
+    aside: the same numbers come out of a second start.
+
+    A run at step 0 has weights to go on with, one at -1 has none.
+    """
+    if not path.exists():
+        return -1
+    try:
+        return int(load(path)["step"])
+    except ConfigError as error:
+        log.warning("%s; its run starts over", error)
+        path.rename(path.with_suffix(".damaged"))
+        return -1
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:

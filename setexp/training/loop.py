@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from setexp.errors import ConfigError, NonFiniteError
+from setexp.provenance import origin
 from setexp.sets import Batch
 from setexp.training import checkpoint
 from setexp.training.evaluate import Evaluation, measure, measure_curves, measure_final
@@ -89,6 +90,8 @@ class Fit:
         self.window_count = 0
         self.best: list[dict[str, Any] | None] = [None] * len(tasks)
         self.reports: list[dict[str, float]] = [{} for _ in tasks]
+        self.origin = origin(device)
+        self.earlier: list[list[dict[str, Any]]] = [[] for _ in tasks]  # other origins of its steps
         identities = self._restore()
         self.trackers = [open_tracker(i, t, self.step) for i, t in enumerate(identities)]
         self._losses = torch.compile(self._forward) if trainer.compile else self._forward
@@ -104,7 +107,12 @@ class Fit:
         from tqdm import tqdm
 
         started, saved = time.monotonic() - self.seconds, time.monotonic()
+
+        def clock() -> None:
+            self.seconds = time.monotonic() - started
+
         with ExitStack() as stack:
+            stack.callback(clock)
             stop = stack.enter_context(StopRequest())
             bar = stack.enter_context(
                 tqdm(total=self.total, initial=self.step, disable=None, unit="step", smoothing=0.05)
@@ -122,7 +130,7 @@ class Fit:
                         self._end_of_epoch(epoch)
                     due = time.monotonic() - saved > self.trainer.checkpoint_seconds
                     if due or stop.event:
-                        self.seconds = time.monotonic() - started
+                        clock()
                         self._save()
                         saved = time.monotonic()
                     if stop.event:
@@ -132,8 +140,7 @@ class Fit:
                         stop.hand_over()
                     if self.step == self.end:
                         break
-        self._check()
-        self.seconds = time.monotonic() - started
+            self._check()
         self._save()
 
     def final(self, index: int) -> tuple[nn.Module, dict[str, float]]:
@@ -271,6 +278,8 @@ class Fit:
     def _save(self) -> None:
         self._check()
         self._check_weights()
+        for tracker in self.trackers:
+            tracker.sync()
         shared = {"step": self.step, "seconds": self.seconds, "count": self.window_count}
         for index, folder in enumerate(self.folders):
             optimizer = {}
@@ -291,6 +300,7 @@ class Fit:
                     },
                     "best": self.best[index],
                     "reports": self.reports[index],
+                    "origins": [*self.earlier[index], self.origin],
                     "rng": rng_state(self.device),
                     "tracker": self.trackers[index].identity,
                 },
@@ -307,7 +317,7 @@ class Fit:
                     )
 
     def _restore(self) -> list[str | None]:
-        """Go on from the folders' checkpoints; all must be at one step (see `run`)."""
+        """Go on from the folders' checkpoints; all must be at one step, or none has begun."""
         paths = [folder / "checkpoint.pt" for folder in self.folders]
         if not all(path.exists() for path in paths):
             torch.manual_seed(derive(self.seeds[0], "train"))
@@ -321,6 +331,7 @@ class Fit:
         self.window_sum = torch.tensor([s["sum"] for s in states], dtype=torch.float64)
         self.best = [s["best"] for s in states]
         self.reports = [s["reports"] for s in states]
+        self.earlier = [[o for o in s.get("origins", []) if o != self.origin] for s in states]
         set_rng_state(states[0]["rng"], self.device)
         return [s["tracker"] for s in states]
 

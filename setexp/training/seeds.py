@@ -6,6 +6,7 @@ Law: a seed trained in a stack equals the seed trained alone, bit for bit on a C
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -71,6 +72,7 @@ class Stacked:
         trained = [k for k, p in tasks[0].named_parameters() if p.requires_grad]
         self.parameters = {k: nn.Parameter(parameters[k].detach()) for k in trained}
         self.buffers |= {k: p.detach() for k, p in parameters.items() if k not in trained}
+        self._device = next(iter(parameters.values())).device
         self._one = tasks[0]
         self._skeleton = copy.deepcopy(tasks[0]).to("meta")
 
@@ -112,11 +114,12 @@ class Stacked:
             return mapped(dict(self.parameters), self.buffers, stack_batches(batches))
         results: list[Any] = [None] * self.count
         for seeds in alike.values():
-            p = {k: v[seeds] for k, v in self.parameters.items()}
-            b = {k: v[seeds] for k, v in self.buffers.items()}
+            rows = torch.tensor(seeds).to(self._device, non_blocking=True)
+            p = {k: v.index_select(0, rows) for k, v in self.parameters.items()}
+            b = {k: v.index_select(0, rows) for k, v in self.buffers.items()}
             found = mapped(p, b, stack_batches([batches[i] for i in seeds]))
             for k, v in b.items():  # running statistics are of copies here
-                self.buffers[k][seeds] = v
+                self.buffers[k].index_copy_(0, rows, v)
             for index, result in zip(seeds, _unstacked(found, len(seeds)), strict=True):
                 results[index] = result
         return results
@@ -138,11 +141,14 @@ class Stacked:
         return self._one
 
 
-def stackable(task: nn.Module) -> bool:
-    """Whether the law can hold: some modules of PyTorch become other kernels in a stack or do not
-    work there, and those that draw from the global random state (`draws`) would draw other numbers.
+def stackable(task: nn.Module, limit: float = math.inf) -> bool:
+    """Whether a model has parameters, at most `limit`, and the law can hold.
+
+    Some modules of PyTorch become other kernels in a stack or do not work there, and those that
+    draw from the global random state (`draws`) would draw other numbers.
     """
-    return not any(isinstance(m, _ALONE) or getattr(m, "draws", False) for m in task.modules())
+    alone = any(isinstance(m, _ALONE) or getattr(m, "draws", False) for m in task.modules())
+    return 0 < sum(p.numel() for p in task.parameters()) <= limit and not alone
 
 
 def stack_batches(batches: Sequence[Batch]) -> Batch:

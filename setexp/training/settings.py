@@ -105,8 +105,9 @@ class CrossValidation:
     """A run that trains all folds of its dataset at every point of a grid, and selects a point.
 
     Args:
-        grid: values of any of the config's keys, nested as the config is; empty for no
-            cross-validation. Their order is that of the points, the last key changing fastest.
+        grid: numbers for keys of the model and the trainer, but its epochs, nested as the config
+            is; empty for no cross-validation. Their order is that of the points, the last key
+            changing fastest.
         together: keys of the grid whose points share a stack: those that buffers hold, not shapes.
         stack: most models that are stacked.
     """

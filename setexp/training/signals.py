@@ -25,6 +25,8 @@ class StopRequest:
         self._pid = os.getpid()
         self._previous: dict[int, Any] = {}
         for number in _SIGNALS:
+            if signal.getsignal(number) is signal.SIG_IGN:
+                continue  # a shell's background job is not what its Ctrl-C is meant for
             self._previous[number] = signal.signal(number, self._remember)
         return self
 

@@ -52,6 +52,11 @@ class Tracker:
         if self._wandb is not None:
             self._try(lambda: self._wandb.log(values, step=step))
 
+    def sync(self) -> None:
+        """Put all lines on the disk, before a checkpoint that goes on after them."""
+        with self.path.open("a") as file:
+            os.fsync(file.fileno())
+
     def picture(self, name: str, path: Path) -> None:
         """Show a picture in W&B."""
         if self._wandb is not None:
