@@ -194,7 +194,7 @@ class Experiment:
         status = self.write(seed, metrics, failure, size, seconds, fit.learner.count, status)
         if task is not None:
             for path in draw(self.nodes["figures"], task, self.dataset, folder, seed, self.device):
-                tracker.picture(path.stem, path)
+                tracker.picture(fit.step, path.stem, path)
         tracker.finish({"metrics": metrics, "status": status})
         return [] if failure is None else [failure]
 

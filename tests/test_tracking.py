@@ -172,6 +172,18 @@ def test_a_board_is_told_how_a_run_ended(tmp_path: Path, monkeypatch: pytest.Mon
     assert told[1] == {"metrics": read(folder / "result.json")["metrics"], "status": "done"}
 
 
+def test_pictures_are_shown_at_the_last_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[Any] = []
+    board = Board("nowhere", tmp_path)
+    monkeypatch.setattr(board, "log", lambda values, step: shown.append((step, *values)))
+    monkeypatch.setattr(board, "Image", str, raising=False)
+    monkeypatch.setitem(sys.modules, "wandb", board)
+    train(tmp_path, *POLYGONS, OFFLINE, "figures=polygons")
+    assert (8, "polygons") in shown and all(step <= 8 for step, *_ in shown)
+
+
 # The curves themselves
 
 

@@ -57,10 +57,10 @@ class Tracker:
         with self.path.open("a") as file:
             os.fsync(file.fileno())
 
-    def picture(self, name: str, path: Path) -> None:
+    def picture(self, step: int, name: str, path: Path) -> None:
         """Show a picture in W&B."""
         if self._wandb is not None:
-            self._try(lambda: self._show(name, path))
+            self._try(lambda: self._show(step, name, path))
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Close the W&B run with its final metrics."""
@@ -89,10 +89,10 @@ class Tracker:
         if not Path(self._wandb.dir).resolve().is_relative_to(folder.resolve()):
             log.warning("W&B could not write below %s; it uses %s", folder, self._wandb.dir)
 
-    def _show(self, name: str, path: Path) -> None:
+    def _show(self, step: int, name: str, path: Path) -> None:
         import wandb
 
-        self._wandb.log({name: wandb.Image(str(path))})
+        self._wandb.log({name: wandb.Image(str(path))}, step=step)
 
     def _try(self, call: Callable[[], Any]) -> None:
         try:
