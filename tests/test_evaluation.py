@@ -1,0 +1,127 @@
+"""Evaluation without training, and selection by evaluations."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from smoke_runs import (
+    complaint,
+    config,
+    perform,
+    read,
+    train,
+)
+
+from setexp.errors import ConfigError
+from setexp.training import checkpoint, loop
+
+POLYGONS = "experiment=polygons_fspool"
+
+
+def evaluated(folder: Path, *overrides: str) -> dict[str, float]:
+    perform(f"checkpoint={folder}/checkpoint.pt", "mode=eval", "scale=smoke", *overrides)
+    record = read(folder / "evaluation.json")
+    assert record["seed"] == int(folder.name.removeprefix("seed-"))
+    return record["metrics"]
+
+
+def test_evaluation_repeats_the_runs_own_numbers(tmp_path: Path) -> None:
+    """Fresh polygons and random rotations are those of the seed that trained."""
+    for experiment in ("polygons_fspool", "polygons_random"):
+        folder = train(tmp_path / experiment, f"experiment={experiment}", "seeds=[5]") / "seed-5"
+        result = read(folder / "result.json")
+        assert evaluated(folder, f"experiment={experiment}") == result["metrics"]
+        assert read(folder / "result.json") == result
+
+
+def test_evaluation_at_other_inner_steps(tmp_path: Path, data_root: Path) -> None:
+    arguments = ["experiment=dspn_mnist", f"paths.data={data_root}"]
+    steps = ["trainer.steps=2", "evaluation.at=[2,4]", "seeds=[1]"]
+    folder = train(tmp_path, *arguments, *steps) / "seed-1"
+    trained = read(folder / "result.json")["metrics"]
+    names = {"chamfer@2", "chamfer@4", "chamfer_full@2", "chamfer_full@4"}
+    assert trained.keys() == names
+    again = evaluated(folder, *arguments, "evaluation.at=[0,4,6]")
+    assert {"chamfer@0", "chamfer@6", "chamfer_full@6"} <= again.keys()
+    assert {name: again[name] for name in names & again.keys()} == {
+        name: trained[name] for name in names if name.endswith("@4")
+    }
+
+
+def test_evaluation_reads_the_best_weights_of_a_run_that_reports_them(tmp_path: Path) -> None:
+    best = ["trainer.select=best", "trainer.select_metric=direct", "evaluation.during=test"]
+    overrides = [POLYGONS, *best, "trainer.select_lower=false"]
+    folder = train(tmp_path, *overrides) / "seed-0"
+    result = read(folder / "result.json")["metrics"]
+    assert evaluated(folder, *overrides) == result
+    assert evaluated(folder, POLYGONS, "evaluation.during=test") != result
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "no such file"),
+        (b"", "damaged, or not a checkpoint"),
+        (b"PK\x03\x04 cut short", "damaged, or not a checkpoint"),
+    ],
+)
+def test_evaluation_of_what_is_no_checkpoint(
+    content: bytes | None, expected: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "checkpoint.pt"
+    if content is not None:
+        path.write_bytes(content)
+    text = complaint(POLYGONS, "scale=smoke", "mode=eval", f"checkpoint={path}")
+    assert text.startswith(f"checkpoint={path}: {expected}")
+    assert "\n" not in text
+
+
+def test_evaluation_of_another_programs_file(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save({"state_dict": {}}, path)
+    text = complaint(POLYGONS, "scale=smoke", "mode=eval", f"checkpoint={path}")
+    assert text == f"checkpoint={path}: not a checkpoint of this project"
+
+
+def test_evaluation_of_another_model(tmp_path: Path) -> None:
+    path = train(tmp_path, POLYGONS, "trainer.steps=0") / "seed-0/checkpoint.pt"
+    text = complaint(POLYGONS, "scale=smoke", "mode=eval", f"checkpoint={path}", "hidden=8")
+    assert text.startswith(f"checkpoint={path}: another model") and "\n" not in text
+    assert not (path.parent / "evaluation.json").exists()
+
+
+def test_evaluation_beside_a_checkpoint_where_nothing_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = train(tmp_path, POLYGONS, "trainer.steps=0") / "seed-0/checkpoint.pt"
+    capsys.readouterr()
+
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("setexp.run.write_json", refused)
+    text = complaint(POLYGONS, "scale=smoke", "mode=eval", f"checkpoint={path}")
+    assert text.startswith(f"checkpoint={path}: cannot write") and "Permission denied" in text
+    assert "hungarian" in capsys.readouterr().out, "what was measured is shown"
+
+
+def test_a_number_is_better_than_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A metric that is NaN at first, as an average over no set is, does not stay the best."""
+    values = iter([math.nan, 3.0, 2.0, 4.0])
+    monkeypatch.setattr(loop, "measure", lambda *_, **__: {"direct": next(values)})
+    best = ["trainer.select=best", "trainer.select_metric=direct", "evaluation.during=test"]
+    folder = train(tmp_path, POLYGONS, *best, "trainer.epochs=4", "trainer.evaluate_every=1")
+    assert checkpoint.load(folder / "seed-0/checkpoint.pt")["best"]["value"] == 2.0
+
+
+def test_selection_by_a_metric_that_is_not_evaluated(tmp_path: Path) -> None:
+    best = ["trainer.select=best", "trainer.select_metric=accuracy", "evaluation.during=test"]
+    with pytest.raises(ConfigError, match=r"trainer\.select_metric=accuracy: .*direct"):
+        train(tmp_path, POLYGONS, *best)
+    assert config(POLYGONS, "scale=smoke")["trainer"]["epochs"] == 2
+
+
+def test_a_stat_that_the_task_does_not_measure(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^evaluation\.stats: accuracy: of each set .* nothing$"):
+        train(tmp_path, POLYGONS, "evaluation.stats=[accuracy]", "trainer.steps=0")
