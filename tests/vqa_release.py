@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from setexp.datasets.vqa.prepare import OFFICIAL
+from setexp.datasets.vqa.dataset import VQA
+from setexp.datasets.vqa.prepare import OFFICIAL, prepare, real_folder
 from setexp.datasets.vqa.proposals import Image, line_of
 
 FEATURES = 3
@@ -80,3 +81,20 @@ def write_questions(folder: Path, split: str, items: Sequence[tuple[Any, ...]]) 
     path.write_text(json.dumps({"annotations": annotations}))
     pairs = [[items[0][0], items[3][0]], [items[9][0], items[6][0]], [items[4][0], items[1][0]]]
     (folder / f"v2_mscoco_{name}_complementary_pairs.json").write_text(json.dumps(pairs))
+
+
+def make(root: Path, **changes: Any) -> VQA:
+    """The dataset of what is below a folder, of the size of a release here or of drawn scenes."""
+    arguments = {
+        "root": str(root), "set_size": 20, "features": FEATURES, "words": 64, "classes": 5,
+        "objects": 4, "duplicates": 2, "distractors": 4, "train_images": 30, "val_images": 20,
+        "test_images": 10,
+    }  # fmt: skip
+    return VQA(**{**arguments, **changes})
+
+
+def prepared(release: Path) -> Path:
+    """Folder of data beside a release, with its stores."""
+    root = release.parent / "data"
+    prepare(release, real_folder(root))
+    return root
