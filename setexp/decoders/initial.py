@@ -62,7 +62,8 @@ class RandomSet(nn.Module):
 
     def forward(self, encoding: Encoding) -> Tensor:
         z = encoding.z
-        return torch.randn(len(z), *self.shape, device=z.device, dtype=z.dtype) * self.std
+        dtype = torch.promote_types(z.dtype, torch.float32)  # all inner steps are held in it
+        return torch.randn(len(z), *self.shape, device=z.device, dtype=dtype) * self.std
 
 
 class EncodedSet(nn.Module):
