@@ -19,7 +19,7 @@ class SetInit(Enum):
 
 
 class LearnedSet(nn.Module):
-    """One learned set, the same for every sample (Thesis, 6.3.1).
+    """One learned set, the same for every sample (Thesis, 6.3.2).
 
     Args:
         set_size: N. element_dim: D.
