@@ -1,10 +1,11 @@
 """Every experiment and table config: composes, fits together, trains, measures what tables read."""
 
+import copy
 from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from smoke_runs import (
     EXPERIMENTS,
     assert_same_run,
@@ -79,6 +80,19 @@ def test_every_experiment_composes_and_fits_together_at_every_scale(experiment: 
         with torch.device("meta"):
             task = build(nodes["task"], "task")
         assert sum(p.numel() for p in task.parameters()) > 0
+        if scale == "paper":  # other scales set the widths of several experiments at once
+            assert unread_widths(composed) == []
+
+
+def unread_widths(composed: DictConfig) -> list[str]:
+    """Those of `hidden` and `latent` that are set and change nothing: runs would differ by name."""
+    unread = []
+    for width in ("hidden", "latent"):
+        changed = copy.deepcopy(composed)
+        changed[width] = 12345
+        one, other = ({**plain(c), "hidden": None, "latent": None} for c in (composed, changed))
+        unread += [width] if composed[width] is not None and one == other else []
+    return unread
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
