@@ -1,10 +1,11 @@
 """Every experiment and table config: composes, fits together, trains, measures what tables read."""
 
+import copy
 from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from smoke_runs import (
     EXPERIMENTS,
     assert_same_run,
@@ -21,6 +22,7 @@ from setexp.build import build, check
 from setexp.config import compose_run, plain
 from setexp.report.tables import load_tables
 from setexp.rules import broken_rules
+from setexp.training.randomness import for_run
 
 SCALES = ("paper", "small", "smoke")
 TABLES = load_tables()
@@ -78,6 +80,19 @@ def test_every_experiment_composes_and_fits_together_at_every_scale(experiment: 
         with torch.device("meta"):
             task = build(nodes["task"], "task")
         assert sum(p.numel() for p in task.parameters()) > 0
+        if scale == "paper":  # other scales set the widths of several experiments at once
+            assert unread_widths(composed) == []
+
+
+def unread_widths(composed: DictConfig) -> list[str]:
+    """Those of `hidden` and `latent` that are set and change nothing: runs would differ by name."""
+    unread = []
+    for width in ("hidden", "latent"):
+        changed = copy.deepcopy(composed)
+        changed[width] = 12345
+        one, other = ({**plain(c), "hidden": None, "latent": None} for c in (composed, changed))
+        unread += [width] if composed[width] is not None and one == other else []
+    return unread
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -104,6 +119,25 @@ def test_every_experiment_trains_resumes_and_is_measured(
     assert any("train/loss" in line for line in curve(kept))
     interrupt(monkeypatch, tmp_path / "cut", steps(experiment) // 2 + 1, *arguments)
     assert_same_run(train(tmp_path / "cut", *arguments) / "seed-0", folder)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_takes_a_step_in_half_precision(experiment: str, data_root: Path) -> None:
+    """As `trainer.precision=bf16` does: forward under autocast, backward outside of it."""
+    nodes = config(f"experiment={experiment}", "scale=smoke", f"paths.data={data_root}")
+    task = build(nodes["task"], "task")
+    dataset = for_run(build(nodes["dataset"], "dataset"), 0).to(torch.device("cpu"))
+    size, generator = nodes["trainer"]["batch_size"], torch.Generator().manual_seed(0)
+    batch = next(dataset.batches("train", size, generator, shuffle=True, drop_last=True))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = task(batch).loss
+    assert loss.dtype == torch.float32 and loss.isfinite().all()
+    if not loss.requires_grad:
+        assert steps(experiment) == 0
+        return
+    loss.mean().backward()
+    gradients = [p.grad for p in task.parameters() if p.grad is not None]
+    assert gradients and all(g.isfinite().all() for g in gradients)
 
 
 @pytest.mark.parametrize(

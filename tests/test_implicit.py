@@ -420,6 +420,15 @@ def test_random_sets_are_drawn_for_every_sample_and_call(mask: bool) -> None:
     assert abs(first.mean()) < 0.01
 
 
+@pytest.mark.parametrize(
+    ("given", "drawn"),
+    [(torch.bfloat16, torch.float32), (torch.float32,) * 2, (torch.float64,) * 2],
+)
+def test_random_sets_are_never_in_half_precision(given: torch.dtype, drawn: torch.dtype) -> None:
+    initial = RandomSet(set_size=N, element_dim=D, std=0.1, mask=False)
+    assert initial(Encoding(torch.zeros(B, L, dtype=given))).dtype == drawn
+
+
 @pytest.mark.parametrize("init", SetInit)
 def test_learned_sets_start_uniform_or_normal(init: SetInit) -> None:
     initial = LearnedSet(set_size=500, element_dim=D, init=init, std=0.1, mask=None)

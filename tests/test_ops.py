@@ -117,6 +117,25 @@ def test_relaxed_order_first_and_second_derivatives(
     torch.autograd.gradgradcheck(carried, (x, w))
 
 
+@pytest.mark.parametrize("features", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("parts", [False, True], ids=["whole", "in parts"])
+def test_relaxed_order_is_in_single_precision_under_autocast(
+    parts: bool, features: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if parts:
+        monkeypatch.setattr(sorting, "_WHOLE_NUMEL", 0)
+    x, w = torch.randn(4, 2, 8).to(features), torch.randn(2, 8, dtype=torch.float32)
+
+    found = []
+    for half in (True, False):
+        given_x = (x.clone() if half else x.float()).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            value = relaxed_order(given_x, None).to_elements(w)
+        found.append((value, *torch.autograd.grad(value.square().sum(), given_x)))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1].to(features))
+
+
 @given(seeds, sizes)
 def test_rows_of_the_relaxed_order_sum_to_one(seed: int, n: int) -> None:
     mask = (torch.arange(n) < torch.tensor([n, 1])[:, None]).to(torch.float64).unsqueeze(1)

@@ -127,6 +127,13 @@ def test_derivatives() -> None:
     torch.autograd.gradgradcheck(project_simplex, x)
 
 
+def test_half_precision_is_rounded_once() -> None:
+    x = torch.randn(2, 3, 4).bfloat16()
+    level = torch.ops.setexp.simplex_level(x)
+    assert torch.equal(level, torch.ops.setexp.simplex_level(x.float()).bfloat16())
+    assert project_simplex(x).dtype == torch.bfloat16
+
+
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # opcheck looks at it
 @pytest.mark.parametrize("x", [torch.randn(2, 3, 4), torch.randn(2, 4, 3).mT], ids=["plain", "mT"])
 def test_the_level_keeps_the_contract_of_operators(x: Tensor) -> None:

@@ -181,6 +181,18 @@ def test_inner_steps_change_at_the_start_of_epochs(
     assert sum(taken) == record["steps"] // 2 * (2 + 3)
 
 
+def test_evaluations_during_training_take_no_more_inner_steps_than_training(
+    tmp_path: Path, data_root: Path
+) -> None:
+    schedule = ["trainer.inner_steps=[1,3,4]", "trainer.inner_epochs=[1,2]", "trainer.epochs=3"]
+    arguments = ["experiment=dspn_mnist", f"paths.data={data_root}", "evaluation.at=[2,3,6]"]
+    folder = train(tmp_path, *arguments, *schedule) / "seed-0"
+    names = [sorted(key for key in line if "@" in key) for line in curve(folder)]
+    later = ["test/chamfer@2", "test/chamfer@3"]
+    assert [found for found in names if found] == [["test/chamfer@1"], later, later]
+    assert {"chamfer@2", "chamfer@3", "chamfer@6"} <= read(folder / "result.json")["metrics"].keys()
+
+
 def test_the_schedule_reaches_the_optimiser(tmp_path: Path) -> None:
     schedule = ["trainer.lr_epochs=[1]", "trainer.lr_factor=0.0"]
     once = train(tmp_path / "a", POLYGONS, "trainer.epochs=1") / "seed-0"

@@ -38,7 +38,7 @@ def mlp(widths: Sequence[int]) -> nn.Sequential:
 
 
 class Weights(nn.Module):
-    """Position weights (C, 21), interpolated linearly at j / (n - 1) (Thesis, Eq. 5.6-5.8)."""
+    """Position weights (C, 21), interpolated linearly at j / (n - 1) (Thesis, Eq. 5.6-5.7)."""
 
     def __init__(self, features: int, pieces: int) -> None:
         super().__init__()

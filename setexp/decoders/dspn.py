@@ -52,7 +52,10 @@ class Gradient(Enum):
 
 
 class RegulariserReduction(Enum):
-    """Of the squared distance to the initial set: mean over (N, F) (code), or sum (paper)."""
+    """Of the squared distance to the initial set: mean over (N, F) (code), or sum.
+
+    iDSPN, F.2, has 0.1 times the sum, not half of it: `sum` with `regulariser=0.2`.
+    """
 
     mean = "mean"
     sum = "sum"

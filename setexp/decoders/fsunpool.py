@@ -1,4 +1,4 @@
-"""FSUnpool decoder: undo the encoder's featurewise sort (Thesis, 5.4.3)."""
+"""FSUnpool decoder: undo the encoder's featurewise sort (Thesis, 5.4.3, Eq. 5.8-5.9)."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ class SetInit(Enum):
 
 
 class LearnedSet(nn.Module):
-    """One learned set, the same for every sample (Thesis, 6.3.1).
+    """One learned set, the same for every sample (Thesis, 6.3.2).
 
     Args:
         set_size: N. element_dim: D.
@@ -62,7 +62,8 @@ class RandomSet(nn.Module):
 
     def forward(self, encoding: Encoding) -> Tensor:
         z = encoding.z
-        return torch.randn(len(z), *self.shape, device=z.device, dtype=z.dtype) * self.std
+        dtype = torch.promote_types(z.dtype, torch.float32)  # all inner steps are held in it
+        return torch.randn(len(z), *self.shape, device=z.device, dtype=dtype) * self.std
 
 
 class EncodedSet(nn.Module):

@@ -19,7 +19,7 @@ class MLPDecoder(torch.nn.Module):
         set_size: N.
         element_dim: D.
         mask_channel: predict a mask value per element; otherwise every element is present.
-        mask_bias: added to the predicted mask (Thesis, A.4: "crucial"; the released code has 0).
+        mask_bias: added to the predicted mask (Thesis, A.4.1: "crucial"; the released code has 0).
 
     Shapes: z (B, L) to x (1, B, N, D), mask (1, B, N).
     """

@@ -2,7 +2,7 @@
 
 Every feature is sorted across the set; a weighted sum over positions is the pooled feature. The
 weights are a piecewise linear function on [0, 1], read at the relative position of each element, so
-that one set of parameters serves all set sizes (Eq. 5.6-5.8); or one weight per position where the
+that one set of parameters serves all set sizes (Eq. 5.6-5.7); or one weight per position where the
 size is fixed (iDSPN).
 
 The five papers use four variants, all of them arguments here:

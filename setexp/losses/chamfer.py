@@ -1,4 +1,4 @@
-"""Chamfer loss: every row against the nearest of the other set (Thesis, Eq. 2.6, 5.2)."""
+"""Chamfer loss: every row against the nearest of the other set (Thesis, Eq. 2.18, 5.2)."""
 
 from __future__ import annotations
 

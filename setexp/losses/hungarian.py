@@ -1,4 +1,4 @@
-"""Hungarian loss: rows matched one to one at minimum cost (Thesis, Eq. 2.5, 5.1)."""
+"""Hungarian loss: rows matched one to one at minimum cost (Thesis, Eq. 2.19, 5.1)."""
 
 from __future__ import annotations
 

@@ -64,18 +64,23 @@ def _by_sorting(x: Tensor, descending: bool) -> Tensor:
     step = max(1, _CACHED_NUMEL // max(1, n * c))
     for i in range(0, b, step):
         part, keys = x[i : i + step].numpy(), order[i : i + step]
-        part = 0 - part if descending else part + 0  # there is one zero
         if part.dtype == np.float64:  # no integer is wide enough
+            part = -part if descending else part
             keys[:] = part.swapaxes(1, 2).argsort(-1, kind="stable")
             continue
-        bits = part.view(np.int32)
-        bits ^= (bits >> 31) & 0x7FFFFFFF  # ordered as the numbers are
-        keys[:] = bits.swapaxes(1, 2)
+        keys[:] = sortable_bits(part, descending).swapaxes(1, 2)
         keys <<= 32
         keys |= element
         keys.sort(-1)
         keys &= 0xFFFFFFFF
     return torch.from_numpy(order)
+
+
+def sortable_bits(x: np.ndarray, descending: bool) -> np.ndarray:
+    """Numbers in single precision as int32, which are in the same order, or in the reverse."""
+    bits = (0 - x if descending else x + 0).view(np.int32)  # there is one zero
+    bits ^= (bits >> 31) & 0x7FFFFFFF
+    return bits
 
 
 @sort_order.register_fake

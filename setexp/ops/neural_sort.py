@@ -118,6 +118,11 @@ def _(x: Tensor, *_: Tensor) -> list[Tensor]:
     return [x.new_empty(x.shape) for _ in range(3)]
 
 
+for _device in ("cpu", "cuda"):  # else products within become half precision, sums do not
+    _carry.register_autocast(_device, torch.float32)
+    _pull.register_autocast(_device, torch.float32)
+
+
 # Batching rules take one after the other, so that none depends on how many there are; each is worth
 # a core's time.
 

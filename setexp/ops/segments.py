@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from setexp.ops.hard_sort import sortable_bits
+
 
 class Segments(NamedTuple):
     """Which rows are summed, for all seeds end to end.
@@ -132,9 +134,7 @@ def order_within(x: Tensor, graph: Tensor, descending: bool) -> Tensor:
     order = np.empty((s, c, n), dtype=np.int64)
     places = (graph.numpy() << (32 + bits)) | np.arange(n)
     for keys, place, rows in zip(order, places, x.float().numpy(), strict=True):
-        number = (0 - rows if descending else rows + 0).view(np.int32)  # there is one zero
-        number ^= (number >> 31) & 0x7FFFFFFF  # ordered as the numbers are
-        np.multiply(number.T, 1 << bits, out=keys, dtype=np.int64)
+        np.multiply(sortable_bits(rows, descending).T, 1 << bits, out=keys, dtype=np.int64)
         keys += place
         keys.sort(-1)
         keys &= (1 << bits) - 1

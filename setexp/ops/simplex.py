@@ -23,15 +23,16 @@ def simplex_level(x: Tensor) -> Tensor:
     It is what the coordinates above it exceed 1 by, shared among them. Shapes: (..., F) to
     (..., 1).
     """
+    wide = x if x.dtype == torch.float64 else x.float()
     if x.device.type == "cpu":
-        falling = -x
+        falling = -wide
         falling.numpy().sort(-1)  # many times faster than torch.sort
         ordered = falling.neg_()
     else:
-        ordered = x.sort(-1, descending=True).values
-    count = torch.arange(1, x.shape[-1] + 1, device=x.device, dtype=x.dtype)
+        ordered = wide.sort(-1, descending=True).values
+    count = torch.arange(1, x.shape[-1] + 1, device=x.device, dtype=wide.dtype)
     # (sum of the k largest - 1) / k grows while the k-th coordinate stays above it
-    return ((ordered.cumsum(-1) - 1) / count).amax(-1, keepdim=True)
+    return ((ordered.cumsum(-1) - 1) / count).amax(-1, keepdim=True).to(x.dtype)
 
 
 @simplex_level.register_fake

@@ -57,6 +57,7 @@ class RelaxedOrder(NamedTuple):
 
 def relaxed_order(x: Tensor, mask: Tensor | None) -> RelaxedOrder:
     """Relaxed descending order of features x (..., C, N); mask (..., 1, N) or None."""
+    x = x.to(torch.promote_types(x.dtype, torch.float32))  # half precision knows too few places
     n = x.shape[-1]
     slope = torch.arange(n - 1, -n, -2, device=x.device, dtype=x.dtype).unsqueeze(0)
     absent = None

@@ -30,7 +30,8 @@ class Evaluation:
         metrics: functions of all predicted and true sets of a split, each with its own names.
         summaries: alike, of what a task measures per set, (all sets, ...), by name.
         at: inner steps whose predictions are read, all from one pass of the longest; each name
-            then ends in "@steps". Empty: the final prediction, names unchanged.
+            then ends in "@steps". Empty: the final prediction, names unchanged. During training,
+            those up to the number that training itself takes at the time (`trainer.inner_steps`).
         during: split that is read during training; None for none.
         curves: splits of which stats are taken after every epoch, of a whole stack in one call.
         final: splits that are read at the end, with the suffix of their names.
@@ -63,14 +64,17 @@ def evaluate(
     """Measure a task on one pass over a split; the device is read once, at the end.
 
     Args:
-        steps: inner steps where the evaluation names none; None for the decoder's own number.
+        steps: most inner steps, though the evaluation may name more; None for those it names, or
+            for the decoder's own number.
 
     Raises:
         ConfigError: the evaluation names a stat that the task does not measure.
     """
     task = (copy.deepcopy(task).double() if evaluation.double else task).eval()
-    if evaluation.at:
-        steps = max(evaluation.at)
+    at = evaluation.at
+    if at:
+        at = at if steps is None else [t for t in at if t <= steps] or [steps]
+        steps = max(at)
     sums: dict[str, Tensor] = {}
     count = 0
     targets: list[SetBatch] = []
@@ -81,10 +85,10 @@ def evaluate(
     )
     for batch in passes:
         outcome = task(batch, steps=steps)
-        values = {} if evaluation.at else {"loss": outcome.loss}
+        values = {} if at else {"loss": outcome.loss}
         values |= {name: _stat(outcome.stats, name) for name in evaluation.stats}
         sets = evaluation.losses or evaluation.metrics
-        for label, prediction in read_at(outcome.prediction, evaluation.at) if sets else ():
+        for label, prediction in read_at(outcome.prediction, at) if sets else ():
             for name, loss in evaluation.losses.items():
                 values[name + label] = loss(prediction, batch.target)
             if evaluation.metrics:  # copies, so that the other inner steps are not held
