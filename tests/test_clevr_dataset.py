@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from smoke_runs import train
 from torch import Tensor
 
 from setexp.datasets import pictures
@@ -18,12 +20,13 @@ from setexp.datasets.clevr import foreground, procedural
 from setexp.datasets.clevr.dataset import ClevrSets
 from setexp.datasets.clevr.objects import read_scenes
 from setexp.datasets.clevr.official import SPLITS, real_store_path
-from setexp.datasets.clevr.procedural import Recipe, procedural_store
+from setexp.datasets.clevr.procedural import Recipe, procedural_path, procedural_store
 from setexp.datasets.clevr.raster import visible_pixels
 from setexp.datasets.clevr.scenes import sample_scenes, to_official
 from setexp.datasets.clevr.store import Block, Store, write_store
 from setexp.errors import ConfigError
 from setexp.sets import Batch
+from setexp.training.loop import Fit
 
 REPOSITORY = Path(__file__).parents[1]
 HERE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -314,6 +317,23 @@ def test_a_store_drawn_on_another_kind_of_device_is_used_where_it_is_complete(
     assert renders == [5, 5]
 
 
+@pytest.mark.parametrize("left", ["val-5.h5", ".train-5.h5.lock", ".val-5.h5.KEY.parts/000000.h5"])
+def test_a_run_that_has_begun_to_render_resumes_with_what_it_renders(
+    tmp_path: Path, renders: list[int], monkeypatch: pytest.MonkeyPatch, left: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    small = settings(tmp_path, train_size=5, test_size=5)
+    begun = ClevrSets(**small)
+    path = procedural_path(tmp_path, "train", 5, begun._recipe).parent / left
+    path.parent.mkdir(parents=True)
+    path.touch()
+    for split in ("train", "val"):  # meanwhile another machine has both
+        procedural_store(tmp_path, split, 5, Recipe(4, 3, 10, 0, "cpu"))
+    assert ClevrSets(**small).fingerprint == begun.fingerprint
+    shutil.rmtree(path.parent if path.parent.name.startswith("procedural") else path.parent.parent)
+    assert ClevrSets(**small).fingerprint != begun.fingerprint
+
+
 def test_interrupted_rendering_goes_on(
     tmp_path: Path, renders: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -374,6 +394,23 @@ def test_two_processes_share_one_procedural_store(tmp_path: Path) -> None:
     )
     names = {item.name for item in next(tmp_path.glob("clevr/procedural-*")).iterdir()}
     assert names == {"train-4.h5", ".train-4.h5.lock"}
+
+
+def test_runs_render_before_signals_are_held_back(
+    tmp_path: Path, renders: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class TrainingBeginsError(Exception):
+        pass
+
+    def begins(_: Any) -> None:
+        raise TrainingBeginsError
+
+    monkeypatch.setattr(Fit, "train", begins)
+    with pytest.raises(TrainingBeginsError):
+        train(
+            tmp_path / "outputs", "experiment=dspn_clevr_boxes", f"paths.data={tmp_path / 'data'}"
+        )
+    assert sorted(renders) == [8, 20]
 
 
 def test_rendered_scenes_agree_with_their_labels(tmp_path: Path) -> None:
@@ -507,14 +544,31 @@ def test_foregrounds_are_pictures_without_background(tmp_path: Path) -> None:
         for x0, y0, x1, y1 in (boxes[present > 0] * 48).round().int().tolist()
     ]
     assert torch.stack(fills).mean() > 0.5
+    data.prepare("val")
+    assert len(list(tmp_path.glob("clevr/*/*-foreground-*.npy"))) == 2
     again = next(ClevrSets(**settings).batches("train", 5, torch.Generator().manual_seed(1), **how))
     assert torch.equal(again.aux["picture"], picture)
-    recipe = Recipe(48, 3, 4, 0, HERE)
-    path = procedural_store(tmp_path, "train", 5, recipe)
-    foreground.mask_path(path).unlink()
-    with pytest.raises(ConfigError, match="train-5.h5 was drawn on another machine"):
-        foreground.procedural_masks(path, "train", 5, recipe._replace(data_seed=1))
-    assert not foreground.mask_path(path).exists()
+
+
+def test_masks_are_those_of_the_stores_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = Recipe(16, 3, 3, 0, HERE)
+    store = Store(procedural_store(tmp_path, "train", 2, recipe))
+    drawn = foreground.procedural_masks(store, "train", recipe)
+    assert store.digest in drawn.name
+    with monkeypatch.context() as patch:
+        patch.delattr(foreground, "draw_scenes")  # nothing is drawn twice
+        assert foreground.procedural_masks(store, "train", recipe) == drawn
+    other = Store(procedural_store(tmp_path / "other", "train", 2, recipe._replace(data_seed=1)))
+    shutil.copy(other.path, store.path)  # the same name, rendered anew
+    changed = Store(store.path)
+    with pytest.raises(ConfigError, match="train-2.h5 was drawn on another machine"):
+        foreground.procedural_masks(changed, "train", recipe)
+    path = foreground.procedural_masks(changed, "train", recipe._replace(data_seed=1))
+    assert path.exists() and not drawn.exists()
+    same = foreground.procedural_masks(other, "train", recipe._replace(data_seed=1))
+    assert path.read_bytes() == same.read_bytes()
 
 
 def test_masks_of_real_pictures_are_who_rendered_them(tmp_path: Path, renders: list[int]) -> None:
@@ -559,8 +613,10 @@ def test_masks_of_scenes_from_a_gpu_need_one(tmp_path: Path) -> None:
     recipe = Recipe(24, 3, 4, 0, "cuda")
     if torch.cuda.is_available():
         pytest.skip("there is one")
+    write_real(tmp_path)
+    store = Store(real_store_path(tmp_path, 4, "train"))
     with pytest.raises(ConfigError, match="was drawn on a GPU"):
-        foreground.procedural_masks(tmp_path / "train-5.h5", "train", 5, recipe)
+        foreground.procedural_masks(store, "train", recipe)
 
 
 @pytest.mark.parametrize("width", [16, 21])
