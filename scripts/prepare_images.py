@@ -4,8 +4,9 @@
     python scripts/prepare_images.py imagenet64 --source FOLDER/OF/ARCHIVES
     python scripts/prepare_images.py imagenet64 --source PATH --format folder
 
-A folder of pictures holds train/CLASS/ and test/CLASS/ or val/CLASS/, classes in alphabetical
-order. Nothing needs preparing to begin with: the datasets fall back to procedural pictures.
+A folder of pictures holds train/CLASS/ and test/CLASS/ or, where test/ has no such classes,
+val/CLASS/, classes in alphabetical order. Nothing needs preparing to begin with: the datasets fall
+back to procedural pictures.
 """
 
 from __future__ import annotations
