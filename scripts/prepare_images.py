@@ -36,7 +36,7 @@ def main() -> int:
     side, kind = SIDES[options.name], options.format or options.name
     path = store_path(options.root, options.name)
     try:
-        write_images(path, options.origin or kind, READERS[kind](options.source, side))
+        write_images(path, options.origin or kind, READERS[kind](options.source.expanduser(), side))
         for split, (images, _) in read_images(path).splits.items():
             print(f"{path}: {len(images)} {split} images")
     except (ConfigError, OSError) as error:

@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -419,6 +421,34 @@ def test_several_processes_make_the_same_store(tmp_path: Path) -> None:
     truncate_picture(source)
     with pytest.raises(ConfigError, match="CLEVR_val_000003.png cannot be read"):
         prepare_official(source, tmp_path / "three", **settings, workers=2)
+
+
+class KilledPool:
+    """A pool whose workers are killed."""
+
+    def __init__(self, *_: Any) -> None:
+        self.shutdown = lambda **_: None
+
+    def submit(self, *_: Any) -> Future[int]:
+        job: Future[int] = Future()
+        job.set_exception(BrokenProcessPool("A process was terminated abruptly"))
+        return job
+
+
+def test_a_killed_worker_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(official, "ProcessPoolExecutor", KilledPool)
+    source = write_release(tmp_path / "CLEVR_v1.0")
+    with pytest.raises(ConfigError, match="a worker was killed, .* fewer --workers"):
+        prepare_official(source, tmp_path, image_size=8, splits=("val",), workers=2, part_size=2)
+
+
+def test_the_home_folder_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_release(tmp_path / "CLEVR_v1.0")
+    (path,) = prepare_official(
+        Path("~/CLEVR_v1.0"), Path("~/data"), image_size=8, splits=("val",), workers=1
+    )
+    assert path == real_store_path(tmp_path / "data", 8, "val") and path.exists()
 
 
 def run_script(*arguments: object) -> subprocess.CompletedProcess[str]:
