@@ -4,8 +4,9 @@
     python scripts/prepare_images.py imagenet64 --source FOLDER/OF/ARCHIVES
     python scripts/prepare_images.py imagenet64 --source PATH --format folder
 
-A folder of pictures holds train/CLASS/ and test/CLASS/ or val/CLASS/, classes in alphabetical
-order. Nothing needs preparing to begin with: the datasets fall back to procedural pictures.
+A folder of pictures holds train/CLASS/ and test/CLASS/ or, where test/ has no such classes,
+val/CLASS/, classes in alphabetical order. Nothing needs preparing to begin with: the datasets fall
+back to procedural pictures.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def main() -> int:
     side, kind = SIDES[options.name], options.format or options.name
     path = store_path(options.root, options.name)
     try:
-        write_images(path, options.origin or kind, READERS[kind](options.source, side))
+        write_images(path, options.origin or kind, READERS[kind](options.source.expanduser(), side))
         for split, (images, _) in read_images(path).splits.items():
             print(f"{path}: {len(images)} {split} images")
     except (ConfigError, OSError) as error:

@@ -44,13 +44,11 @@ def main() -> int:
     parser.add_argument("--verify", action="store_true", help="re-read stores that exist already")
     parser.add_argument("--vectors", type=Path, help="word vectors, in GloVe's text format")
     options = parser.parse_args()
-    folder = real_folder(options.root)
+    source, folder = options.source.expanduser(), real_folder(options.root.expanduser())
     try:
         if options.vectors is not None and not options.vectors.is_file():  # before hours of work
             raise ConfigError(f"{options.vectors} cannot be read (no such file)")
-        paths = prepare(
-            options.source, folder, dtype=options.dtype, part_images=options.part_images
-        )
+        paths = prepare(source, folder, dtype=options.dtype, part_images=options.part_images)
         for path in paths:
             store = Store(path).verify() if options.verify else Store(path)
             print(f"{path}: content {store.digest}")

@@ -58,6 +58,7 @@ def _fit(members: list[Member]) -> list[str]:
     folders = [one.folder / f"seed-{seed}" for one, seed in members]
     for one in dict.fromkeys(experiments):
         one.announce([seed for other, seed in members if other is one])
+        _prepare(one)
     fit = Fit(
         lambda index: experiments[index].task(seeds[index]),
         [for_run(one.dataset, seed) for one, seed in members],
@@ -87,6 +88,16 @@ def _fit(members: list[Member]) -> list[str]:
         tracker.finish({"status": "interrupted"})
     # each goes on alone, which changes nothing for those that are well
     return [failure for member in members for failure in _fit([member])]
+
+
+def _prepare(one: Experiment) -> None:
+    """Make what the splits of a run wait for now: training holds signals back between its steps."""
+    if not hasattr(one.dataset, "prepare"):
+        return
+    how = one.evaluation
+    during = [] if how.during is None else [how.during]
+    for split in dict.fromkeys(["train", *during, *how.curves, *how.final]):
+        one.dataset.prepare(split)
 
 
 def _cross_validate(one: Experiment, seed: int) -> list[str]:

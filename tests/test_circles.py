@@ -139,6 +139,13 @@ def test_the_data_seed_decides() -> None:
     assert torch.equal(a, b) and not torch.equal(a, c)
 
 
+def test_the_device_does_not_decide() -> None:
+    """Meta tensors can be moved to, but nothing can be drawn on their device."""
+    meta = torch.device("meta")
+    assert all(part.device == meta for part in images().to(meta).circles("val"))
+    assert pairs().to(meta).circles("val").device == meta
+
+
 @pytest.mark.parametrize("make", [images, pairs])
 def test_circles_that_do_not_fit_are_refused(make: Any) -> None:
     one_place = {"image_size": 23, "min_radius": 11}  # pairs would look for another for ever

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -9,14 +10,17 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from setexp.datasets.array_store import is_sound, part_spans, sole_writer
+from setexp.datasets.array_store import DamagedError, is_sound, kept, part_spans, sole_writer
 from setexp.datasets.clevr import official
 from setexp.datasets.clevr.objects import read_scenes
 from setexp.datasets.clevr.official import prepare_official, read_picture, real_store_path
@@ -156,9 +160,8 @@ def test_files_that_are_no_stores_are_refused(tmp_path: Path) -> None:
     import h5py
 
     (tmp_path / "text.h5").write_text("no")
-    for name in ("text.h5", "absent.h5"):
-        with pytest.raises(ConfigError, match=f"{name} is not a store"):
-            Store(tmp_path / name)
+    with pytest.raises(DamagedError, match="text.h5 is not a store .* delete it"):
+        Store(tmp_path / "text.h5")
     write_store(tmp_path / "old.h5", [block(0, 1)], 1, {})
     with h5py.File(tmp_path / "old.h5", "a") as file:
         file.attrs["layout"] = 0
@@ -166,7 +169,52 @@ def test_files_that_are_no_stores_are_refused(tmp_path: Path) -> None:
         Store(tmp_path / "old.h5")
 
 
-def test_a_second_writer_waits_for_the_first(tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_neither_called_damaged_nor_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match="absent.h5 is missing; prepare it"):
+        Store(tmp_path / "absent.h5")
+    path = tmp_path / "train.h5"
+    write_store(path, [block(0, 1)], 1, {"key": "k"})
+    assert kept(path, "k") and not kept(path, "other") and not kept(tmp_path / "absent.h5", "k")
+
+    def refuse(*_: Any) -> None:  # file modes mean nothing to root
+        raise PermissionError(errno.EACCES, "unable to open file: errno = 13")
+
+    monkeypatch.setattr("h5py.File", refuse)
+    for use in (Store, is_sound, lambda path: kept(path, "k")):
+        with pytest.raises(ConfigError, match="train.h5 cannot be read: Permission denied$"):
+            use(path)
+    assert path.exists()
+
+
+def test_a_store_has_its_name_once_its_content_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (done.append("synced"), fsync(file)))
+    monkeypatch.setattr(os, "replace", lambda *names: (done.append("named"), replace(*names)))
+    write_store(tmp_path / "train.h5", [block(0, 1)], 1, {})
+    assert done == ["synced", "named"]
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = [10**9, 10**5]  # before each block
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free.pop(0)))
+    path = tmp_path / "train.h5"
+    with pytest.raises(ConfigError) as caught, sole_writer(path):
+        write_store(path, [block(0, 3), block(3, 6)], 6, {})
+    assert str(caught.value) == (
+        f"cannot write {tmp_path}: No space left on device; make room there, or name another "
+        "folder, paths.data=..."
+    )
+    assert [item.name for item in tmp_path.iterdir()] == [".train.h5.lock"] and not free
+
+
+def test_a_second_writer_says_that_it_waits_for_the_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     import threading
 
     entered = threading.Event()
@@ -177,12 +225,16 @@ def test_a_second_writer_waits_for_the_first(tmp_path: Path) -> None:
 
     with sole_writer(tmp_path / "train.h5"):
         (tmp_path / ".train.h5.1.unfinished").touch()
+        (tmp_path / ".train.h5.2.unfinished").mkdir()
+        assert capsys.readouterr().out == ""
         thread = threading.Thread(target=second)
         thread.start()
         assert not entered.wait(0.2)
+        said = f"waiting for another process that prepares {tmp_path / 'train.h5'}\n"
+        assert capsys.readouterr().out == said
     assert entered.wait(5)
     thread.join()
-    assert not (tmp_path / ".train.h5.1.unfinished").exists()
+    assert [item.name for item in tmp_path.iterdir()] == [".train.h5.lock"]
 
 
 def test_release_becomes_stores(tmp_path: Path) -> None:
@@ -369,6 +421,34 @@ def test_several_processes_make_the_same_store(tmp_path: Path) -> None:
     truncate_picture(source)
     with pytest.raises(ConfigError, match="CLEVR_val_000003.png cannot be read"):
         prepare_official(source, tmp_path / "three", **settings, workers=2)
+
+
+class KilledPool:
+    """A pool whose workers are killed."""
+
+    def __init__(self, *_: Any) -> None:
+        self.shutdown = lambda **_: None
+
+    def submit(self, *_: Any) -> Future[int]:
+        job: Future[int] = Future()
+        job.set_exception(BrokenProcessPool("A process was terminated abruptly"))
+        return job
+
+
+def test_a_killed_worker_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(official, "ProcessPoolExecutor", KilledPool)
+    source = write_release(tmp_path / "CLEVR_v1.0")
+    with pytest.raises(ConfigError, match="a worker was killed, .* fewer --workers"):
+        prepare_official(source, tmp_path, image_size=8, splits=("val",), workers=2, part_size=2)
+
+
+def test_the_home_folder_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_release(tmp_path / "CLEVR_v1.0")
+    (path,) = prepare_official(
+        Path("~/CLEVR_v1.0"), Path("~/data"), image_size=8, splits=("val",), workers=1
+    )
+    assert path == real_store_path(tmp_path / "data", 8, "val") and path.exists()
 
 
 def run_script(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from omegaconf import OmegaConf
+from torch.utils._pytree import tree_leaves
 
 from setexp.build import build
 from setexp.config import compose_run, plain, register
@@ -104,3 +105,19 @@ def test_training_and_evaluation_run(tmp_path: Path, experiment: str) -> None:
     _, metrics = fit.final(0)
     assert metrics
     assert all(value == value for value in metrics.values())
+
+
+@pytest.mark.parametrize("experiment", ["multisets_idspn", "numbering_idspn", "sslr_circles_srn"])
+def test_fixed_sets_are_those_of_a_cpu(tmp_path: Path, experiment: str) -> None:
+    register()
+    nodes = plain(compose_run([f"experiment={experiment}", "scale=smoke", "paths.data=none"]))
+    how = {"shuffle": False, "drop_last": False}
+
+    def drawn(device: torch.device) -> list[torch.Tensor]:
+        data = for_run(build(nodes["dataset"], "dataset").to(device), 0)
+        return tree_leaves(
+            [b.input for b in data.batches("val", 4, torch.Generator(device), **how)]
+        )
+
+    for one, same in zip(*map(drawn, map(torch.device, ("cpu", "cuda"))), strict=True):
+        assert torch.equal(one, same.cpu())

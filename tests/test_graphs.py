@@ -1,5 +1,6 @@
 """Graphs: batches, readouts, message passing, normalisation and dropout, on any number of seeds."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -151,10 +152,28 @@ def test_bad_settings_are_one_clear_line(overrides: list[str], said: str, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
+def test_what_cannot_be_written_is_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"cannot write /dev/null/x/TU/procedural-.*: Not a dir"):
+        dataset(Path("/dev/null/x"))
+
+
+def test_a_damaged_procedural_set_says_what_to_delete(tmp_path: Path) -> None:
+    dataset(tmp_path)
+    (path,) = tmp_path.glob("TU/procedural-*/raw/*_A.txt")
+    path.write_text("")
+    with pytest.raises(ConfigError, match=f"table of numbers .*; delete {path.parents[1]}, and"):
+        dataset(tmp_path)
+    shutil.rmtree(path.parents[1])
+    dataset(tmp_path)
+    left = {item.name for item in path.parents[1].iterdir()}
+    assert left == {"raw", ".raw.lock"}
+
+
 def test_incomplete_real_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "TU/MUTAG/raw").mkdir(parents=True)
     (tmp_path / "TU/MUTAG/raw/MUTAG_A.txt").write_text("1, 2\n2, 1\n")
-    with pytest.raises(ConfigError, match=r"MUTAG_graph_indicator\.txt: is missing"):
+    said = r"MUTAG_graph_indicator\.txt: is missing; put .* or set dataset.source=procedural$"
+    with pytest.raises(ConfigError, match=said):
         dataset(tmp_path)
 
 

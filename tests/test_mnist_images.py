@@ -1,6 +1,7 @@
 """Where MNIST images come from: files, a download, or procedural digits; and what goes wrong."""
 
 import gzip
+import hashlib
 import shutil
 import sys
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from setexp.datasets.mnist_images import load_mnist
+from setexp.datasets.mnist_images import _MD5, load_mnist
 from setexp.errors import ConfigError
 
 FILES = [f"{a}-{b}-ubyte" for a in ("train", "t10k") for b in ("images-idx3", "labels-idx1")]
@@ -48,6 +49,13 @@ def root(files_root: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(files_root, tmp_path / "root"))
 
 
+@pytest.fixture
+def taken_for_mnist(files_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in (files_root / "MNIST/raw").iterdir():
+        monkeypatch.setitem(_MD5, path.name, hashlib.md5(path.read_bytes()).hexdigest())
+
+
+@pytest.mark.usefixtures("taken_for_mnist")
 @pytest.mark.parametrize("source", ["auto", "real"])
 def test_idx_files_are_read(files_root: Path, source: str) -> None:
     images, labels, used = load_mnist(str(files_root), source, train=False, count=12)
@@ -69,6 +77,7 @@ def test_a_truncated_file_is_named(root: Path) -> None:
     assert "dataset.source=procedural" in str(info.value)
 
 
+@pytest.mark.usefixtures("taken_for_mnist")
 def test_a_wrong_header_is_named(root: Path) -> None:
     path = root / "MNIST/raw" / FILES[3]
     path.write_bytes(b"PK" + path.read_bytes()[2:])
@@ -76,11 +85,31 @@ def test_a_wrong_header_is_named(root: Path) -> None:
         load_mnist(str(root), "real", train=False)
 
 
-def test_a_damaged_archive_is_named(root: Path) -> None:
+@pytest.mark.usefixtures("taken_for_mnist")
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_damaged_file_is_named_packed_or_not(root: Path, packed: bool) -> None:
     path = root / "MNIST/raw" / FILES[2]
-    path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes(), 1))
+    content = bytearray(path.read_bytes())
+    for changed in (False, True):  # one pixel
+        content[-1] = changed
+        path.unlink(missing_ok=True)
+        if packed:
+            path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(content, 1))
+        else:
+            path.write_bytes(content)
+        if not changed:
+            load_mnist(str(root), "auto", train=False)
+    name = f"{FILES[2]}.gz" if packed else FILES[2]
+    with pytest.raises(ConfigError, match=f"{name}: is damaged, the MD5 of its content"):
+        load_mnist(str(root), "auto", train=False)
+
+
+def test_a_truncated_archive_is_named(root: Path) -> None:
+    path = root / "MNIST/raw" / FILES[2]
+    packed = gzip.compress(path.read_bytes(), 1)
     path.unlink()
-    with pytest.raises(ConfigError, match=f"{FILES[2]}.gz: is damaged, its MD5 is not 9fb629c4"):
+    path.with_name(f"{path.name}.gz").write_bytes(packed[:-9])
+    with pytest.raises(ConfigError, match=f"{FILES[2]}.gz: cannot be read"):
         load_mnist(str(root), "auto", train=False)
 
 
@@ -120,6 +149,7 @@ def test_auto_never_downloads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         load_mnist(str(tmp_path), "real", train=True)
 
 
+@pytest.mark.usefixtures("taken_for_mnist")
 def test_a_download_is_moved_into_place(
     monkeypatch: pytest.MonkeyPatch, files_root: Path, tmp_path: Path
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +16,14 @@ from smoke_runs import ROOT, complaint, only, perform, read, weights
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from setexp.datasets.image_files import imagenet64, read_images, store_path, write_images
+from setexp.datasets import image_files
+from setexp.datasets.image_files import (
+    READERS,
+    imagenet64,
+    read_images,
+    store_path,
+    write_images,
+)
 from setexp.datasets.mosaics import Mosaics
 from setexp.datasets.sights import draw_sights
 from setexp.encoders.permutation import AsGiven
@@ -131,7 +140,16 @@ def test_a_killed_preparation_leaves_nothing(tmp_path: Path) -> None:
     path = store_path(tmp_path, "cifar10")
     with pytest.raises(KeyboardInterrupt):
         write_images(path, "half", {"train": (2, stops()), "test": (0, iter(()))})
-    assert list(path.parent.iterdir()) == []
+    assert [item.name for item in path.parent.iterdir()] == [".cifar10.h5.lock"]
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    path = store_path(tmp_path, "cifar10")
+    path.parent.mkdir(parents=True)
+    left = path.with_name(f".{path.name}.1.unfinished")
+    left.touch()
+    store(tmp_path)
+    assert path.exists() and not left.exists()
 
 
 def prepare(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -156,12 +174,30 @@ def test_a_folder_of_pictures_becomes_a_store(tmp_path: Path) -> None:
         assert sorted(zip(pictures[:, 0, 0, 0].tolist(), labels.tolist(), strict=True)) == [
             (50, 0), (200, 1)
         ]  # fmt: skip
+    unlabelled = tmp_path / "pictures/test"  # as ImageNet has it
+    unlabelled.mkdir()
+    Image.new("RGB", (64, 64)).save(unlabelled / "a.png")
+    val = READERS["folder"](tmp_path / "pictures", 64)["test"]
+    assert val[0] == 2 and sorted(label for _, label in val[1]) == [0, 1]
+    for name in ("cat", "dog"):
+        (unlabelled / name).mkdir()
+        Image.new("RGB", (64, 64), (9, 0, 0)).save(unlabelled / name / "a.png")
+    test = READERS["folder"](tmp_path / "pictures", 64)["test"]
+    assert [int(image[0, 0, 0]) for image, _ in test[1]] == [9, 9]
+    shutil.rmtree(unlabelled / "cat")
+    shutil.rmtree(tmp_path / "pictures/val/cat")
+    with pytest.raises(ConfigError, match="neither test/ nor val/ has the classes of train/"):
+        READERS["folder"](tmp_path / "pictures", 64)
+    shutil.rmtree(unlabelled)
+    shutil.rmtree(tmp_path / "pictures/train/cat")
     (tmp_path / "pictures/val/dog/a.png").write_bytes(b"no picture")
     damaged = prepare(*arguments, "--format", "folder")
     assert damaged.returncode == 2 and "dog/a.png: cannot be read" in damaged.stderr
     refused = prepare("cifar10", "--source", str(tmp_path / "nothing"), "--root", str(tmp_path))
     assert refused.returncode == 2 and refused.stderr.startswith("error: --source")
     assert len(refused.stderr.splitlines()) == 1
+    with pytest.raises(ConfigError, match="--format: images of that format are 32 pixels wide"):
+        READERS["cifar10"](tmp_path, 64)
 
 
 def test_official_archives_of_imagenet_become_a_store(tmp_path: Path) -> None:
@@ -191,6 +227,52 @@ def test_official_archives_of_imagenet_become_a_store(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(ConfigError, match="train_data_batch_4 is missing"):
         imagenet64(source, 64)
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))  # no archive at all
+    with pytest.raises(ConfigError, match=r"train_data_batch_4.npz: cannot be read"):
+        imagenet64(source, 64)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1, 2], "cannot be read .TypeError"),
+        (b"cnowhere\nThing\n.", "cannot be read .ModuleNotFoundError: No module named 'nowhere'"),
+        (b"cnumpy\nnothing\n.", "cannot be read .AttributeError"),
+        ({"data": [[0]]}, "cannot be read .KeyError: 'labels'"),
+        ({"labels": 3}, r"labels are int64 \(\), expected a list"),
+        ({"labels": None}, r"labels are object \(\), expected a list"),
+        ({"labels": [0, 999]}, "labels are 0 to 999, expected 1 to 1000"),
+        ({"labels": [1, 1001]}, "labels are 1 to 1001, expected 1 to 1000"),
+        ({"labels": [1], "data": [[0, 1]]}, r"holds int64 \(1, 2\), expected uint8 \(1, 12288\)"),
+    ],
+)
+def test_damaged_pickles_of_imagenet_are_one_line(
+    tmp_path: Path, content: Any, message: str
+) -> None:
+    for name in [*(f"train_data_batch_{i}" for i in range(1, 11)), "val_data"]:
+        data = content if isinstance(content, bytes) else pickle.dumps(content)
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(ConfigError, match=f"train_data_batch_1: {message}") as caught:
+        next(imagenet64(tmp_path, 64)["train"][1])
+    assert "\n" not in str(caught.value)
+
+
+def test_labels_of_imagenet_are_read_without_images_and_images_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [*(f"train_data_batch_{i}" for i in range(1, 11)), "val_data"]:
+        data = np.zeros((1, 3 * 64 * 64), np.uint8)
+        np.savez(tmp_path / f"{name}.npz", data=data, labels=np.array([1]))
+    read: list[str] = []
+    array = image_files._array
+    monkeypatch.setattr(
+        image_files, "_array", lambda path, name: read.append(name) or array(path, name)
+    )
+    found = imagenet64(tmp_path, 64)
+    assert read == ["labels"] * 11 and found["train"][0] == 10
+    assert all(image.base is None for image, _ in found["train"][1])  # holds no file in memory
+    assert read == ["labels"] * 11 + ["data"] * 10
 
 
 @pytest.mark.parametrize(
@@ -213,10 +295,11 @@ def test_what_is_refused(overrides: list[str], message: str, tmp_path: Path) -> 
     assert not list(tmp_path.iterdir())
 
 
-def test_a_store_of_more_classes_is_refused(tmp_path: Path) -> None:
-    items = {s: (1, iter([(np.zeros((3, 32, 32), np.uint8), 10)])) for s in ("train", "test")}
+@pytest.mark.parametrize("label", [10, -1])
+def test_a_store_of_other_classes_is_refused(tmp_path: Path, label: int) -> None:
+    items = {s: (1, iter([(np.zeros((3, 32, 32), np.uint8), label)])) for s in ("train", "test")}
     write_images(store_path(tmp_path, "cifar10"), "folder", items)
-    with pytest.raises(ConfigError, match=r"dataset.images=cifar10: .* has 11 classes"):
+    with pytest.raises(ConfigError, match=f"dataset.images=cifar10: .* has classes {label} to"):
         make(tmp_path, images="cifar10", source="real", train_size=None, test_size=None)
 
 

@@ -79,6 +79,12 @@ def test_sets_stay_and_their_order_is_the_generators() -> None:
     assert torch.equal(still, elements(one_pass(dataset, seed=1, shuffle=False)))
 
 
+def test_the_device_does_not_decide() -> None:
+    """Meta tensors can be moved to, but nothing can be drawn on their device."""
+    (batch, *_) = one_pass(make().to(torch.device("meta")))
+    assert batch.input.x.device.type == "meta"
+
+
 def test_splits_are_functions_of_the_runs_seed_alone() -> None:
     dataset, other = make(), make(seed=1)
     everything = torch.cat([elements(one_pass(d, s)) for d in (dataset, other) for s in SIZES])

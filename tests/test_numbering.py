@@ -106,6 +106,12 @@ def test_classes_are_uniform_among_the_choices_of_a_set(classes: int, choices: i
     assert ((share - exact).abs() < 5 * (exact / count) ** 0.5).all()
 
 
+def test_the_device_does_not_decide() -> None:
+    """Meta tensors can be moved to, but nothing can be drawn on their device."""
+    (batch, *_) = one_pass(make().to(torch.device("meta")))
+    assert batch.input.x.device.type == "meta"
+
+
 def test_sets_belong_to_the_run_and_the_split() -> None:
     dataset = make().for_run(3)
     first = rows(one_pass(dataset, seed=0))

@@ -105,7 +105,7 @@ def test_damage_is_one_clear_line(
         read_tu(folder, "SET")
     message = str(caught.value)
     assert message.startswith(str(path)) and said in message
-    assert message.endswith("or set dataset.source=procedural") and "\n" not in message
+    assert "\n" not in message
 
 
 def test_a_truncated_indicator_is_noticed(folder: Path) -> None:
@@ -131,7 +131,8 @@ def test_a_graph_without_nodes_is_named(tmp_path: Path) -> None:
 
 def test_a_second_writer_leaves_the_first_ones_files(folder: Path) -> None:
     before = read_tu(folder, "SET")
-    write_tu(folder, "SET", **drawn("threads"))
+    with pytest.raises(OSError, match="not empty"):
+        write_tu(folder, "SET", **drawn("threads"))
     assert same(read_tu(folder, "SET"), before)
     assert [p.name for p in folder.parent.iterdir()] == ["raw"]
 

@@ -90,7 +90,7 @@ def test_what_an_earlier_version_prepared_is_completed(tmp_path: Path) -> None:
     assert before == {path: path.stat().st_mtime_ns for path in folder.glob("[pq]*.h5")}
     shutil.copytree(folder, real_folder(tmp_path))
     answers_path(real_folder(tmp_path), "val").unlink()
-    with pytest.raises(ConfigError, match=r"answers-val.h5 is not a store .* prepare it again"):
+    with pytest.raises(ConfigError, match=r"answers-val.h5 is missing; prepare it"):
         make(tmp_path, **BAN, features=4).sizes("val")
 
 

@@ -10,6 +10,8 @@ arguments come from YAML; beyond that it offers
 - `batches(split, batch_size, generator, *, start, shuffle, drop_last)`: one pass. Everything random
   is a function of the generator's state at the call, so `start=k` yields exactly the batches from
   the k-th on: this is all that resuming a run needs;
+- `prepare(split)`, only where batches of a split wait for files that take long to make: makes them,
+  before training begins, since a signal that asks a run to stop is only heard between its steps;
 - `ragged`, only where it is true: shapes change from batch to batch, so seeds cannot be stacked;
 - `scalars`, only where runs differ in them: arguments that change numbers but no shape; runs that
   differ in nothing else train as one stack;

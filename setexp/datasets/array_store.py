@@ -6,14 +6,16 @@ survive if it is killed.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +26,14 @@ from setexp.errors import ConfigError
 LAYOUT = 1
 _READ_BYTES = 1 << 26  # at a time
 _TEXT_BYTES = 1 << 14  # a long text: a scene of ten objects
+_SPARE_BYTES = 1 << 24  # of a disk: what closing a file may still write
 
 Array = NDArray[Any]
 Rows = Array | list[str]
+
+
+class DamagedError(ConfigError):
+    """A file is there, but it is no store of this version, or it was changed."""
 
 
 class Store:
@@ -40,7 +47,8 @@ class Store:
         digest: short hash of the content.
 
     Raises:
-        ConfigError: the file is missing, not a store, or has another layout.
+        ConfigError: the file is missing or may not be read.
+        DamagedError: it is not a store, or has another layout.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,13 +60,17 @@ class Store:
                 layout = int(file.attrs["layout"])
                 self.about: dict[str, Any] = json.loads(file.attrs["about"])
                 self._sums: dict[str, int] = json.loads(file.attrs["sums"])
+        except FileNotFoundError:
+            raise ConfigError(f"{path} is missing; prepare it") from None
         except (OSError, KeyError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno:  # the system's word, not HDF5's
+                raise ConfigError(f"{path} cannot be read: {os.strerror(error.errno)}") from error
             reason = str(error).splitlines()[0]
-            raise ConfigError(
+            raise DamagedError(
                 f"{path} is not a store ({reason}); delete it and prepare it again"
             ) from error
         if layout != LAYOUT:
-            raise ConfigError(
+            raise DamagedError(
                 f"{path} has layout {layout}, this version reads {LAYOUT}; delete it and prepare it"
                 " again"
             )
@@ -96,11 +108,11 @@ class Store:
         """Read everything once and compare with the checksums taken on writing.
 
         Raises:
-            ConfigError: the file was damaged after it was written.
+            DamagedError: the file was changed after it was written.
         """
         wrong = [name for name in self._sums if not self._is_whole(name)]
         if wrong:
-            raise ConfigError(
+            raise DamagedError(
                 f"{self.path} is damaged in {', '.join(wrong)}; delete it and prepare it again"
             )
         return self
@@ -122,13 +134,15 @@ class Store:
 
 
 def kept(path: Path, key: str) -> Store | None:
-    """The store that is there, if it can be read and its writer said this key; to be made if not.
+    """The store that is there, if it is one and its writer said this key; to be made if not.
 
     What is in it is not read: `verify` does that.
     """
+    if not path.exists():
+        return None
     try:
         store = Store(path)
-    except ConfigError:
+    except DamagedError:
         return None
     return store if store.about.get("key") == key else None
 
@@ -139,7 +153,7 @@ def is_sound(path: Path) -> bool:
         return False
     try:
         Store(path).verify()
-    except ConfigError:
+    except DamagedError:
         path.unlink()
         return False
     return True
@@ -147,32 +161,41 @@ def is_sound(path: Path) -> bool:
 
 @contextmanager
 def sole_writer(path: Path) -> Iterator[None]:
-    """Let one process at a time prepare `path`; others wait, then find it finished.
+    """Let one process at a time prepare `path`; others say so and wait, then find it finished.
 
     The lock is the operating system's, so it ends with a killed process. On a file system without
     locks a second writer may repeat work or stop with an error; files stay whole all the same.
 
     Raises:
-        ConfigError: nothing can be written there.
+        ConfigError: nothing can be written there, be it now or later.
     """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path.parent / f".{path.name}.lock", "w") as lock:
+            if _locked(lock, path):
+                for stale in path.parent.glob(f".{path.name}.*.unfinished"):
+                    shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
+            yield
+    except OSError as error:
+        reason = (error.strerror or str(error)).partition("\n")[0]
+        raise ConfigError(
+            f"cannot write {path.parent}: {reason}; make room there, or name another folder, "
+            "paths.data=..."
+        ) from error
+
+
+def _locked(lock: IO[str], path: Path) -> bool:
+    """Whether this process has the lock, for which it may have to wait; False where none are."""
     import fcntl
 
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        (path.parent / f".{path.name}.lock").touch()
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write {path.parent}: {error.strerror}; name another folder, paths.data=..."
-        ) from None
-    with open(path.parent / f".{path.name}.lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError:
-            yield
-        else:
-            for stale in path.parent.glob(f".{path.name}.*.unfinished"):
-                stale.unlink()
-            yield
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"waiting for another process that prepares {path}", flush=True)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError:
+        return False
+    return True
 
 
 def part_spans(count: int, part_size: int) -> list[tuple[int, int]]:
@@ -193,12 +216,17 @@ def write_store(
         blocks: rows of each array, to be joined in this order.
         counts: rows of each array altogether.
         about: JSON values to keep with the store.
+
+    Raises:
+        OSError: the disk is full, or the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         _fill(unfinished, blocks, counts, about)
         Store(unfinished).verify()
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())  # or a crash may leave the name without the content
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -221,6 +249,7 @@ def _fill(
     sums, ends = dict.fromkeys(counts, 0), dict.fromkeys(counts, 0)
     with h5py.File(path, "w") as file:
         for block in blocks:
+            _check_room(path, sum(map(_size, block.values())))
             for name, rows in block.items():
                 if name not in file:
                     kind = h5py.string_dtype() if isinstance(rows, list) else rows.dtype
@@ -240,3 +269,13 @@ def _sum(rows: Rows, before: int) -> int:
     if isinstance(rows, list):
         return zlib.crc32("".join(rows).encode(), before)
     return zlib.crc32(np.ascontiguousarray(rows).data, before)
+
+
+def _size(rows: Rows) -> int:
+    return sum(map(len, rows)) if isinstance(rows, list) else rows.nbytes
+
+
+def _check_room(path: Path, size: int) -> None:
+    """Raise what a full disk would, before HDF5 meets it: that fails again with all it closes."""
+    if shutil.disk_usage(path.parent).free < size + _SPARE_BYTES:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))

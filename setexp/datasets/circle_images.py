@@ -28,7 +28,7 @@ class CircleImages(Drawn):
         set_size: rows of a padded set. max_circles: at most as many.
         min_radius, max_radius: of circles, in pixels.
         train_size, val_size, test_size: pictures of a split. counted_size: of one of equal counts.
-        data_seed: of all circles. A CPU and a GPU draw others from the same seed.
+        data_seed: of all circles.
 
     Batches: input (B, 3, X, Y); target x (B, set_size, 4), the circles' x, y, radius and colour,
     which no loss sees; aux "picture" is what should come out, the input itself.
@@ -64,7 +64,7 @@ class CircleImages(Drawn):
         self._placed: dict[str, tuple[Tensor, Tensor]] = {}
 
     def to(self, device: torch.device) -> Self:
-        """Draw on this device from now on."""
+        """Deliver batches on this device from now on."""
         self._placed.clear()
         return super().to(device)
 
@@ -75,13 +75,13 @@ class CircleImages(Drawn):
     def circles(self, split: str) -> tuple[Tensor, Tensor]:
         """Circles (S, set_size, 4) of a split's pictures, and how many each has, (S,)."""
         if split not in self._placed:
-            fixed, counted = torch.Generator(self.device), self._counted(split)
+            fixed, counted = torch.Generator(), self._counted(split)
             names = [*_SPLITS, *(f"circles_{k}" for k in range(1, self.set_size + 1))]
             fixed.manual_seed(1000 * self.data_seed + names.index(split))
-            size = (self.sizes(split),)
-            count = torch.randint(self.max_circles + 1, size, generator=fixed, device=self.device)
+            count = torch.randint(self.max_circles + 1, (self.sizes(split),), generator=fixed)
             count = torch.full_like(count, counted) if counted else count
-            self._placed[split] = place(count, self.set_size, self.rules, fixed), count
+            circles = place(count, self.set_size, self.rules, fixed)
+            self._placed[split] = circles.to(self.device), count.to(self.device)
         return self._placed[split]
 
     def batches(

@@ -27,7 +27,7 @@ class CirclePairs(Drawn):
         image_size: side in pixels.
         min_radius, max_radius: of circles, in pixels.
         train_size, val_size, test_size: pairs of a split.
-        data_seed: of all pairs. A CPU and a GPU draw others from the same seed.
+        data_seed: of all pairs.
 
     Batches: input (B, 2, 3, X, Y), target (B,) in units of the picture's squared side.
 
@@ -54,23 +54,24 @@ class CirclePairs(Drawn):
         self._placed: dict[str, Tensor] = {}
 
     def to(self, device: torch.device) -> Self:
-        """Draw on this device from now on."""
+        """Deliver batches on this device from now on."""
         self._placed.clear()
         return super().to(device)
 
     def circles(self, split: str) -> Tensor:
         """Circles of a split's pairs, before and after: (S, 2, 2, 4)."""
         if split not in self._placed:
-            fixed, count = torch.Generator(self.device), self.sizes(split)
-            fixed.manual_seed(1000 * self.data_seed + _SPLITS.index(split))
-            counts = torch.full((count,), _CIRCLES, device=self.device)
+            seed = 1000 * self.data_seed + _SPLITS.index(split)
+            fixed = torch.Generator().manual_seed(seed)
+            counts = torch.full((self.sizes(split),), _CIRCLES)
             first = place(counts, _CIRCLES, self.rules, fixed)
-            self._placed[split] = torch.stack([first, self._moved(first, fixed)], dim=1)
+            both = torch.stack([first, self._moved(first, fixed)], dim=1)
+            self._placed[split] = both.to(self.device)
         return self._placed[split]
 
     def _moved(self, circles: Tensor, generator: torch.Generator) -> Tensor:
-        near, moved = reach(self.rules.max_radius, self.device), circles.clone()
-        waiting = torch.arange(len(circles), device=self.device)
+        near, moved = reach(self.rules.max_radius, circles.device), circles.clone()
+        waiting = torch.arange(len(circles))
         while len(waiting):
             some = circles[waiting]
             centre = anywhere(some[..., 2].flatten(), self.rules.image_size, generator)

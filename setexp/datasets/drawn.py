@@ -1,4 +1,8 @@
-"""What datasets that are drawn share: a device to draw on, and the sets of each split."""
+"""What datasets that are drawn share: a device for batches, and the sets of each split.
+
+Sets that are fixed are drawn on the CPU, so that they do not depend on the device; what is new in
+every pass is drawn where its batches are.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from setexp.errors import ConfigError
 
 
 class Drawn:
-    """A dataset that is drawn on `self.device` wherever it is needed.
+    """A dataset that is drawn, with batches on `self.device`.
 
     Args:
         sizes: sets in one pass, by split.
@@ -25,7 +29,7 @@ class Drawn:
         self.device = torch.device("cpu")
 
     def to(self, device: torch.device) -> Self:
-        """Draw on this device from now on."""
+        """Deliver batches on this device from now on."""
         self.device = device
         return self
 

@@ -70,10 +70,10 @@ def load_images(
     loaded = {}
     for split, (images, labels) in store.splits.items():
         n = _count(split, counts[split], len(labels))
-        if labels.max() >= _CLASSES[name]:
+        if labels.min() < 0 or labels.max() >= _CLASSES[name]:
             raise ConfigError(
-                f"dataset.images={name}: {path} has {labels.max() + 1} classes, {name} has "
-                f"{_CLASSES[name]}; prepare it from other images"
+                f"dataset.images={name}: {path} has classes {labels.min()} to {labels.max()}, "
+                f"{name} has 0 to {_CLASSES[name] - 1}; prepare it from other images"
             )
         loaded[split] = (images[:n], torch.from_numpy(labels[:n]))
     return loaded, "real", store.content

@@ -25,11 +25,11 @@ TRAIN_SIZE, TEST_SIZE = 60_000, 10_000
 
 _SOURCES = ("auto", "real", "procedural")
 _BLOCK = 1_000  # procedural digits drawn together, so that the first few do not depend on the count
-_MD5 = {  # of the .gz files
-    "train-images-idx3-ubyte": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-    "train-labels-idx1-ubyte": "d53e105ee54ea40749a09fcbcd1e9432",
-    "t10k-images-idx3-ubyte": "9fb629c4189551a2d022fa330f9573f3",
-    "t10k-labels-idx1-ubyte": "ec29112dd5afa0611ce80d1b7f02629c",
+_MD5 = {  # of the unpacked files
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
 
 
@@ -101,10 +101,6 @@ def _read_idx(folder: Path, name: str, shape: tuple[int, ...]) -> Tensor:
     try:
         content = path.read_bytes()
         if path.suffix == ".gz":
-            if hashlib.md5(content, usedforsecurity=False).hexdigest() != _MD5[name]:
-                raise ConfigError(
-                    f"{path}: is damaged, its MD5 is not {_MD5[name]}; {_remedy(folder)}"
-                )
             content = gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); {_remedy(folder)}") from error
@@ -114,6 +110,12 @@ def _read_idx(folder: Path, name: str, shape: tuple[int, ...]) -> Tensor:
         raise ConfigError(
             f"{path}: is truncated or not MNIST's (expected {length} bytes of sizes {shape}, found "
             f"{len(content)} bytes); {_remedy(folder)}"
+        )
+    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if found != _MD5[name]:
+        raise ConfigError(
+            f"{path}: is damaged, the MD5 of its content is {found}, not {_MD5[name]}; "
+            f"{_remedy(folder)}"
         )
     data = np.frombuffer(content, dtype=np.uint8, offset=len(header))
     return torch.from_numpy(data.reshape(shape).copy())

@@ -53,9 +53,9 @@ class Multisets(DrawnForRun):
         drop_last: bool,
     ) -> Iterator[Batch]:
         """One pass over the fixed sets of a split; see `setexp.datasets`."""
-        count, fixed = self.sizes(split), torch.Generator(self.device)
-        fixed.manual_seed(self.seed + _SPLITS.index(split))
-        x = torch.randn(count, *self.shape, generator=fixed, device=self.device)
+        count = self.sizes(split)
+        fixed = torch.Generator().manual_seed(self.seed + _SPLITS.index(split))
+        x = torch.randn(count, *self.shape, generator=fixed).to(self.device)
         for rows in batch_rows(count, batch_size, generator, start, shuffle, drop_last):
             some = x.index_select(0, rows)
             sets = SetBatch(some, some.new_ones(some.shape[:-1]))

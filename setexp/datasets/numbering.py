@@ -88,13 +88,12 @@ class Numbering(DrawnForRun):
 
     def _draw(self, split: str) -> Tensor:
         """Classes of all sets of a split, int64 (count, N)."""
-        generator = torch.Generator(self.device).manual_seed(self.seed + _SPLITS.index(split))
+        fixed = torch.Generator().manual_seed(self.seed + _SPLITS.index(split))
         count = self.sizes(split)
-        key = torch.rand(count, self.classes, generator=generator, device=self.device)
+        key = torch.rand(count, self.classes, generator=fixed)
         choices = key.argsort(-1)[:, : self.choices]
-        shape = (count, self.set_size)
-        chosen = torch.randint(self.choices, shape, generator=generator, device=self.device)
-        return choices.gather(-1, chosen)
+        chosen = torch.randint(self.choices, (count, self.set_size), generator=fixed)
+        return choices.gather(-1, chosen).to(self.device)
 
     def _batch(self, classes: Tensor, key: Tensor | None) -> Batch:
         x = F.one_hot(classes, self.classes)

@@ -45,7 +45,8 @@ def read_tu(folder: Path, name: str) -> TUGraphs:
         folder: holds the files. name: they begin with it.
 
     Raises:
-        ConfigError: a file is missing, truncated or contradicts another; a graph has no nodes.
+        ConfigError: a file is missing, truncated or contradicts another; a graph has no nodes. What
+            to do about it is the caller's to say.
     """
     parts = (*REQUIRED, "node_labels", "node_attributes")
     paths = {part: folder / f"{name}_{part}.txt" for part in parts}
@@ -94,6 +95,9 @@ def write_tu(
 
     Args:
         folder: made here. edges: (E, 2) from 0, both directions. node_labels: (N,), or none.
+
+    Raises:
+        OSError: they cannot be written, or are there already.
     """
     tables = {
         "A": edges + 1,
@@ -102,15 +106,15 @@ def write_tu(
     }
     if node_labels is not None:
         tables["node_labels"] = node_labels[:, None]
-    scratch = folder.with_name(f".{folder.name}.{os.getpid()}")
+    scratch = folder.with_name(f".{folder.name}.{os.getpid()}.unfinished")
     shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    for part, table in tables.items():
-        np.savetxt(scratch / f"{name}_{part}.txt", table, fmt="%d", delimiter=", ")
     try:
+        scratch.mkdir(parents=True)
+        for part, table in tables.items():
+            np.savetxt(scratch / f"{name}_{part}.txt", table, fmt="%d", delimiter=", ")
         scratch.rename(folder)
-    except OSError:  # another process was faster
-        shutil.rmtree(scratch)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _edges(path: Path, graph: np.ndarray) -> np.ndarray:
@@ -151,6 +155,4 @@ def _one_hot(column: np.ndarray) -> np.ndarray:
 
 
 def _damage(path: Path, what: str) -> ConfigError:
-    return ConfigError(
-        f"{path}: {what}; put the whole data set there, or set dataset.source=procedural"
-    )
+    return ConfigError(f"{path}: {what}")

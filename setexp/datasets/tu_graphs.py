@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from setexp.datasets.array_store import sole_writer
 from setexp.datasets.graph_families import Family, draw_graphs
 from setexp.datasets.passes import batch_spans
 from setexp.datasets.tu_files import REQUIRED, TUGraphs, read_tu, write_tu
@@ -82,7 +83,13 @@ class TUDataset:
             folder = _drawn(Path(root), name, sets[name], graphs, data_seed)
         elif not found:
             _download(folder, name)
-        data = read_tu(folder, name)
+        try:
+            data = read_tu(folder, name)
+        except ConfigError as error:
+            remedy = "put the whole data set there, or set dataset.source=procedural"
+            if self.source == "procedural":
+                remedy = f"delete {folder.parent}, and it is drawn again"
+            raise ConfigError(f"{error}; {remedy}") from None
         x = _features(data, degrees)
         if x.shape[1] > element_dim:
             raise ConfigError(
@@ -259,17 +266,20 @@ def _drawn(root: Path, name: str, known: Mapping[str, Any], graphs: int, seed: i
     text = f"{_VERSION} {name} {known['family']} {sorted(about.items())} {graphs} {seed}"
     key = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
     folder = root.expanduser() / "TU" / f"procedural-{name}-{key}" / "raw"
-    if not folder.is_dir():
-        drawn = draw_graphs(
-            Family[known["family"]],
-            graphs=graphs,
-            classes=known["classes"],
-            labels=known["features"],
-            nodes=known["nodes"],
-            most=known["most"],
-            seed=seed,
-        )
-        write_tu(folder, name, **drawn)
+    if folder.is_dir():
+        return folder
+    with sole_writer(folder):
+        if not folder.is_dir():  # another process may have finished while this one waited
+            drawn = draw_graphs(
+                Family[known["family"]],
+                graphs=graphs,
+                classes=known["classes"],
+                labels=known["features"],
+                nodes=known["nodes"],
+                most=known["most"],
+                seed=seed,
+            )
+            write_tu(folder, name, **drawn)
     return folder
 
 

@@ -49,7 +49,8 @@ class ClevrSets:
         element_dim: 18 for states, 4 for boxes; anything else is refused.
         min_objects, max_objects: of procedural scenes.
         train_size, test_size: images used of the two splits, from the first on; None = all of a
-            real release, or 70,000 and 15,000 procedural ones.
+            real release, or 70,000 and 15,000 procedural ones. Of these, other sizes have other
+            scenes in the last, incomplete thousand.
         data_seed: of procedural scenes.
         foreground: deliver the pictures without their background as well.
         resident: "always" or "never" keep all images of a split in the device's memory; "auto" =
@@ -129,6 +130,15 @@ class ClevrSets:
             self._loaded.clear()
         return self
 
+    def prepare(self, split: str) -> None:
+        """Render a procedural split and its masks where they are missing: an hour at most."""
+        name = _stored_as(split)
+        if name not in self._stores:
+            path = procedural_store(self._root, name, self._counts[name], self._recipe)
+            self._stores[name] = Store(path)
+        if self.foreground and self.source == "procedural":
+            procedural_masks(self._stores[name], name, self._recipe)
+
     def sizes(self, split: str) -> int:
         """Images in one pass over "train", "val" or "test"."""
         count = self._counts[_stored_as(split)]
@@ -196,10 +206,8 @@ class ClevrSets:
 
     def _split(self, split: str) -> _Split:
         name = _stored_as(split)
-        if name not in self._stores:
-            path = procedural_store(self._root, name, self._counts[name], self._recipe)
-            self._stores[name] = Store(path)
         if name not in self._loaded:
+            self.prepare(split)
             store, count = self._stores[name], self._counts[name]
             resident = self.resident == "always" or (
                 self.resident == "auto" and fits(store.images[:count].nbytes, self.device)
@@ -216,7 +224,7 @@ class ClevrSets:
         store, count = self._stores[name], self._counts[name]
         path = mask_path(store.path)
         if self.source == "procedural":
-            path = procedural_masks(store.path, name, count, self._recipe)
+            path = procedural_masks(store, name, self._recipe)
         packed = load_masks(path, (count, *store.images.shape[1:]))
         return torch.from_numpy(packed).to(self.device)
 

@@ -1,7 +1,8 @@
 """Which pixels of a picture show objects: what is left once the background is removed (SSLR, 4.2).
 
 Masks of a store lie beside it, a bit for each pixel: `numpy.packbits` of (S, H, W) along the width.
-Those of procedural scenes are made on first use, from the scenes, which are drawn again. The
+Those of procedural scenes are made on first use, from the scenes, which are drawn again, and are
+named by the store's content, so that a store that is rendered anew gets masks of its own. The
 official release has none, but who has rendered them may put such a file there.
 """
 
@@ -27,7 +28,7 @@ from setexp.files import write_bytes
 
 
 def mask_path(store: Path) -> Path:
-    """Where the masks of a store's pictures lie."""
+    """Where the masks of an official store's pictures lie."""
     return store.with_name(f"{store.stem}-foreground.npy")
 
 
@@ -46,40 +47,46 @@ def silhouettes(scenes: Scenes, *, height: int, width: int, aspect: float = ASPE
     return torch.cat(parts)
 
 
-def procedural_masks(store: Path, split: str, count: int, recipe: Recipe) -> Path:
+def procedural_masks(store: Store, split: str, recipe: Recipe) -> Path:
     """Path of the masks of a procedural store, drawn first where they are missing.
+
+    Args:
+        store: its path and content name the masks.
+        split, recipe: what it was made from.
 
     Raises:
         ConfigError: the scenes were drawn on a GPU, and there is none, or come out differently here
             (rounding decides whether an object fits, so other processors draw other scenes).
     """
-    path = mask_path(store)
+    any_masks = mask_path(store.path)
+    path = any_masks.with_stem(f"{any_masks.stem}-{store.digest}")
     if path.exists():
         return path
     if recipe.drawn_on == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
-            f"{store} was drawn on a GPU, and its masks must be, too; remove it, or find one"
+            f"{store.path} was drawn on a GPU, and its masks must be, too; remove it, or find one"
         )
     from tqdm import tqdm
 
     with sole_writer(path):
         if path.exists():  # another process may have finished while this one waited
             return path
-        packed, made = [], Store(store)
-        spans = part_spans(count, recipe.part_size)
+        packed, spans = [], part_spans(len(store), recipe.part_size)
         for start, stop in tqdm(spans, desc=f"CLEVR {split}, foregrounds", disable=None):
             scenes = draw_scenes(split, start, stop, recipe)
-            coords = made.array("coords", start, stop)[:, : recipe.max_objects]
+            coords = store.array("coords", start, stop)[:, : recipe.max_objects]
             if not np.array_equal(scenes.coords.cpu().numpy(), coords):
                 raise ConfigError(
-                    f"{store} was drawn on another machine, and its scenes come out differently "
-                    "here; make its masks there, or remove it"
+                    f"{store.path} was drawn on another machine, and its scenes come out "
+                    "differently here; make its masks there, or remove it"
                 )
             side = recipe.image_size
             seen = silhouettes(scenes, height=side, width=side)
             packed.append(np.packbits(seen.cpu().numpy(), axis=-1))
         content = io.BytesIO()
         np.save(content, np.concatenate(packed), allow_pickle=False)
+        for former in path.parent.glob(f"{any_masks.stem}*.npy"):  # of other content
+            former.unlink()
         write_bytes(path, content.getvalue())
     return path
 

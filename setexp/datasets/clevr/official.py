@@ -13,6 +13,7 @@ import multiprocessing
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,9 @@ def prepare_official(
         One path per split.
 
     Raises:
-        ConfigError: the release is incomplete, inconsistent or unreadable.
+        ConfigError: the release is incomplete, inconsistent or unreadable, or a process was killed.
     """
+    source, root = source.expanduser(), root.expanduser()
     if image_size < 1:
         raise ConfigError(f"image_size={image_size}; must be at least 1")
     return [
@@ -189,5 +191,10 @@ def _write_parts(tasks: list[tuple[Any, ...]], workers: int) -> Iterator[int]:
     try:
         for job in as_completed([pool.submit(_write_part, *task) for task in tasks]):
             yield job.result()
+    except BrokenProcessPool:
+        raise ConfigError(
+            "a worker was killed, perhaps for lack of memory; start again with fewer --workers,"
+            " finished parts are kept"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)

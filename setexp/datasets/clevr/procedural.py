@@ -50,17 +50,24 @@ class Recipe(NamedTuple):
 def recipe_here(root: Path, counts: dict[str, int], settings: tuple[int, int, int, int]) -> Recipe:
     """The recipe to use on this machine: its own, unless only the other kind is rendered already.
 
+    Once rendering has begun here, the other kind does not matter any more, even if it is complete
+    by the time that a run resumes: the run would be of other data.
+
     Args:
         root: the data folder that `ClevrSets` is given.
         counts: scenes of every split in use.
         settings: image_size, min_objects, max_objects and data_seed.
     """
     kinds = ("cuda", "cpu") if torch.cuda.is_available() else ("cpu", "cuda")
-    recipes = [Recipe(*settings, kind) for kind in kinds]
-    for recipe in recipes:
-        if all(procedural_path(root, split, n, recipe).exists() for split, n in counts.items()):
-            return recipe
-    return recipes[0]
+    own, other = (Recipe(*settings, kind) for kind in kinds)
+
+    def stores(recipe: Recipe) -> list[Path]:
+        return [procedural_path(root, split, n, recipe) for split, n in counts.items()]
+
+    # a store, its parts or its lock
+    begun = any(any(path.parent.glob(f"*{path.name}*")) for path in stores(own))
+    rendered = all(path.exists() for path in stores(other))
+    return other if rendered and not begun else own
 
 
 def procedural_path(root: Path, split: str, count: int, recipe: Recipe) -> Path:
@@ -69,10 +76,10 @@ def procedural_path(root: Path, split: str, count: int, recipe: Recipe) -> Path:
 
 
 def procedural_store(root: Path, split: str, count: int, recipe: Recipe) -> Path:
-    """Path of the store of a split's first scenes, rendered first where it is missing.
+    """Path of the store of `count` scenes of a split, rendered first where it is missing.
 
-    Rendering shows its progress on a terminal, and goes on from the finished parts if it was
-    interrupted.
+    Scenes are a function of their whole part: another count has others in the last part. Rendering
+    shows its progress on a terminal, and goes on from the finished parts if it was interrupted.
 
     Args:
         root: the data folder that `ClevrSets` is given.

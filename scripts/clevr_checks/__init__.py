@@ -1,0 +1,1 @@
+"""What `check_clevr_renderer.py` measures, by subject."""
