@@ -36,7 +36,8 @@ def check(node: Any, path: str) -> list[str]:
         signature = _signature(_locate(node["_target_"], path))
     except ConfigError as error:
         return [str(error), *below]
-    given = {key: value for key, value in node.items() if key != "_target_"}
+    # "???" is what the config leaves to an experiment
+    given = {key: value for key, value in node.items() if key != "_target_" and value != "???"}
     unknown = [
         f"{path}.{key}: unknown key; {node['_target_'].split('.')[-1]} takes {', '.join(signature)}"
         for key in given

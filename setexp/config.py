@@ -7,7 +7,8 @@ import math
 import os
 import re
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from setexp.errors import ConfigError
 from setexp.report.records import axis_text
+from setexp.rules import broken_rules
 from setexp.training.settings import CrossValidation, Pretrained, Tracking, Trainer
 
 if TYPE_CHECKING:
@@ -37,6 +39,9 @@ _OPERATIONAL = re.compile(
     r"|dataset\.(source|root)|paths\..*|tracking\..*|hydra[/.].*"
     r"|trainer\.(until|log_every|checkpoint_seconds|stack|compile)|crossval\.stack)(@.*)?$"
 )
+
+# Values of a key within a part that a sweep composes ahead, each in a tenth of a second.
+_TRIED = 10
 
 
 @dataclass
@@ -93,6 +98,19 @@ class Config:
     device: str = "auto"
     threads: int | None = None
     restart: bool = False
+
+
+def unknown_keys(nodes: Mapping[str, Any]) -> list[str]:
+    """Keys of closed sections that only a "+" can have put there, a sentence each."""
+    schemas: dict[str, Any] = {f.name: f.default_factory for f in fields(Config)}
+    schemas = {name: schema for name, schema in schemas.items() if is_dataclass(schema)}
+    found = []
+    for section, schema in {"": Config, **schemas}.items():
+        known, node = [f.name for f in fields(schema)], nodes[section] if section else nodes
+        for key in node.keys() - {*known}:
+            path = f"{section}.{key}" if section else key
+            found.append(f"{path}: unknown key; {section or 'the config'} has {', '.join(known)}")
+    return sorted(found)
 
 
 def register() -> None:
@@ -173,9 +191,9 @@ def compose_run(overrides: list[str]) -> DictConfig:
         raise ConfigError(_one_line(error)) from None
     except ConfigError:
         raise
-    except ValueError as error:  # Hydra's, of a group without a choice
-        null = ", ".join(o for o in overrides if o.endswith("=null"))
-        raise ConfigError(f"{null}: {error}; choose a part by its name") from None
+    except (ValueError, TypeError) as error:  # Hydra's, of a group without a choice
+        unnamed = ", ".join(o for o in overrides if re.search(r"^\w+=(null$|\[|\{|$)", o))
+        raise ConfigError(f"{unnamed}: {error}; choose a part by its name") from None
 
 
 def _one_line(error: Exception) -> str:
@@ -228,18 +246,25 @@ def with_table_experiment(arguments: list[str]) -> list[str]:
 def quote_paths(arguments: list[str]) -> list[str]:
     """Arguments as Hydra can read them: run folders and labels of tables hold "=", "," or "*",
     where its grammar splits or fails."""
-    path = re.compile(r"([\w.]+)=(?=.*/)([^'\"\[{(]*=[^'\"\[{(]*)|(?:rows|columns)=(?!['\"]).+")
+    path = re.compile(
+        r"([\w.]+)=(?=.*/)([^'\"\[{(]*=[^'\"\[{(]*)"
+        r"|(?:rows|columns|checkpoint|paths\.\w+)=(?!['\"$]|null$).+"
+    )
     return [_quoted(a) if path.fullmatch(a) else a for a in arguments]
 
 
 def _quoted(argument: str) -> str:
     key, _, value = argument.partition("=")
+    value = os.path.expanduser(value)  # a shell leaves "~" there
     return f"{key}=" + "'" + value.replace("'", r"\'") + "'"
 
 
 def refuse_bad_overrides(arguments: list[str]) -> None:
     """Exit with code 2 and one line where Hydra would print paragraphs and exit with code 1."""
-    options = get_args_parser().parse_args(arguments)
+    options, unread = get_args_parser().parse_known_args(arguments)
+    if unread:
+        print(f"error: {unread[0]}: options come before all overrides, or after", file=sys.stderr)
+        raise SystemExit(2)
     if options.help or options.hydra_help or options.info or os.environ.get("HYDRA_FULL_ERROR"):
         return
     try:
@@ -250,6 +275,11 @@ def refuse_bad_overrides(arguments: list[str]) -> None:
         config = compose_run(first)
         if config.table:
             jobs(config)
+        elif options.multirun and (mistakes := broken_rules(plain(config), parts=False)):
+            raise ConfigError(mistakes[0])
+        tables = [o for o in options.overrides if re.match(r"table=.*,", o)]
+        if tables:
+            raise ConfigError(f"{tables[0]}: one table at a time")
         for at, each in enumerate(values):
             for other in each[1:]:
                 compose_run([*first[:at], other, *first[at + 1 :]])
@@ -268,7 +298,7 @@ def _parsed(overrides: list[str]) -> list[Override]:
 
 
 def _values(override: Override, multirun: bool) -> list[str]:
-    """An override for each value that it sweeps over; of keys within a part, for the first."""
+    """An override for each value that it sweeps over; of many within a part, the first."""
     text = str(override.input_line)
     if not override.is_sweep_override():
         return [text]
@@ -279,7 +309,7 @@ def _values(override: Override, multirun: bool) -> list[str]:
         found = [f"{text.split('=')[0]}={value}" for value in override.sweep_string_iterator()]
     if not found:
         raise ConfigError(f"{text}: matches nothing")
-    return found[:1] if "." in override.key_or_group else found
+    return found[:1] if "." in override.key_or_group and len(found) > _TRIED else found
 
 
 def _make_sweeps_folder(outputs: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from typing import Any
 
 from setexp.training.settings import Select
@@ -9,6 +11,9 @@ from setexp.training.settings import Select
 _LEAST = {
     "epochs": 0,
     "steps": 0,
+    "until": 1,
+    "stack": 0,
+    "checkpoint_seconds": 0,
     "batch_size": 1,
     "eval_batch_size": 1,
     "slice": 1,
@@ -17,6 +22,7 @@ _LEAST = {
     "lr_warmup_epochs": 0,
     "lr_decay": 0,
     "lr_decay_steps": 1,
+    "lr_factor": 0,
     "lr_max": 0,
     "lr_part_factor": 0,
     "average_from": 1,
@@ -62,7 +68,7 @@ def _sizes(nodes: dict[str, Any]) -> list[str]:
 
 
 def _widths(nodes: dict[str, Any]) -> list[str]:
-    data, decoder = nodes["dataset"], nodes["task"].get("decoder", {})
+    data, decoder = nodes["dataset"], (nodes["task"].get("decoder") or {})
     parts = {"decoder": decoder} | {
         f"decoder.{part}": decoder.get(part) or {} for part in ("initial", "head")
     }
@@ -77,7 +83,7 @@ def _widths(nodes: dict[str, Any]) -> list[str]:
 def _pooling(nodes: dict[str, Any]) -> list[str]:
     encoders = {
         "encoder": nodes["task"].get("encoder"),
-        "decoder.set_encoder": nodes["task"].get("decoder", {}).get("set_encoder"),
+        "decoder.set_encoder": (nodes["task"].get("decoder") or {}).get("set_encoder"),
     }
     return [
         f"{path}.pooling.features={encoder['pooling']['features']}: "
@@ -90,7 +96,7 @@ def _pooling(nodes: dict[str, Any]) -> list[str]:
 
 
 def _unpooling(nodes: dict[str, Any]) -> list[str]:
-    decoder, encoder = nodes["task"].get("decoder", {}), nodes["task"].get("encoder", {})
+    decoder, encoder = (nodes["task"].get("decoder") or {}), (nodes["task"].get("encoder") or {})
     if not decoder.get("_target_", "").endswith("FSUnpoolDecoder"):
         return []
     pooling = encoder.get("pooling") or {}
@@ -106,7 +112,7 @@ def _unpooling(nodes: dict[str, Any]) -> list[str]:
 
 def _places(nodes: dict[str, Any]) -> list[str]:
     """An encoder that yields elements and no vector needs a decoder that reads them."""
-    decoder, encoder = nodes["task"].get("decoder", {}), nodes["task"].get("encoder", {})
+    decoder, encoder = (nodes["task"].get("decoder") or {}), (nodes["task"].get("encoder") or {})
     if not encoder.get("_target_", "").endswith("PositionCNN") or "slot" in decoder:
         return []
     return ["encoder=position_cnn: it yields no vector; use decoder=slot_attention or slot_mlp"]
@@ -114,7 +120,7 @@ def _places(nodes: dict[str, Any]) -> list[str]:
 
 def _guess(nodes: dict[str, Any]) -> list[str]:
     """Set refiners and channels take the encoder's elements; refiners aim at its vector."""
-    decoder, encoder = nodes["task"].get("decoder", {}), nodes["task"].get("encoder", {})
+    decoder, encoder = (nodes["task"].get("decoder") or {}), (nodes["task"].get("encoder") or {})
     refines = (decoder.get("initial") or {}).get("_target_", "").endswith("EncodedSet")
     if not refines and not decoder.get("_target_", "").endswith("Channels"):
         return []
@@ -159,7 +165,7 @@ def _counts(nodes: dict[str, Any]) -> list[str]:
 
 def _inner_steps(nodes: dict[str, Any]) -> list[str]:
     at = nodes["evaluation"]["at"]
-    if at and "steps" not in nodes["task"].get("decoder", {}):
+    if at and "steps" not in (nodes["task"].get("decoder") or {}):
         return [f"evaluation.at={at}: only DSPN has inner steps; set it to [] for this decoder"]
     return [f"evaluation.at={at}: inner steps are at least 0"] if min(at, default=0) < 0 else []
 
@@ -189,10 +195,25 @@ def _trainer(nodes: dict[str, Any]) -> list[str]:
         for key, least in _LEAST.items()
         if trainer[key] is not None and not trainer[key] >= least
     ]
+    mistakes += [
+        f"trainer.{key}={trainer[key]}: at least {least} each"
+        for key, least in {
+            "report_at": 1,
+            "lr_epochs": 0,
+            "inner_epochs": 1,
+            "inner_steps": 0,
+        }.items()
+        if min(trainer[key], default=least) < least
+    ]
+    mistakes += [
+        f"trainer.{key}={value}: a finite number"
+        for key, value in trainer.items()
+        if isinstance(value, float) and math.isinf(value)
+    ]
     if trainer["slice"] and nodes["dataset"]["_target_"].endswith("TUDataset"):
         mistakes.append(f"trainer.slice={trainer['slice']}: graphs are one list; set it to null")
     steps, epochs = trainer["inner_steps"], trainer["inner_epochs"]
-    if steps and "steps" not in nodes["task"].get("decoder", {}):
+    if steps and "steps" not in (nodes["task"].get("decoder") or {}):
         mistakes.append(f"trainer.inner_steps={steps}: this decoder has none; set it to []")
     if (steps or epochs) and len(steps) != len(epochs) + 1:
         mistakes.append(
@@ -275,6 +296,10 @@ def _process(nodes: dict[str, Any]) -> list[str]:
         mistakes.append(f"mode={nodes['mode']}: use train or eval")
     if nodes["mode"] == "eval" and not nodes["checkpoint"]:
         mistakes.append("mode=eval: name the weights with checkpoint=outputs/.../checkpoint.pt")
+    if nodes["mode"] == "train" and nodes["checkpoint"]:
+        mistakes.append(f"checkpoint={nodes['checkpoint']}: only mode=eval reads one; leave it out")
+    if not re.fullmatch(r"[\w-]+", str(nodes["name"])):
+        mistakes.append(f"name={nodes['name']}: it names a folder; use letters, digits, - and _")
     if nodes["threads"] is not None and nodes["threads"] < 1:
         mistakes.append(f"threads={nodes['threads']}: at least 1, or null for all cores")
     for key in ("rows", "columns"):

@@ -18,7 +18,7 @@ from torch import nn
 
 from setexp import pretrained
 from setexp.build import build, check
-from setexp.config import axes, compose_run, jobs, plain
+from setexp.config import axes, compose_run, jobs, plain, unknown_keys
 from setexp.errors import ClaimedError, ConfigError, NonFiniteError, listed
 from setexp.experiment import Experiment, draw
 from setexp.files import write_json
@@ -128,7 +128,8 @@ def execute(config: DictConfig, overrides: list[str], *others: Command) -> None:
 def _experiment(config: DictConfig, overrides: list[str]) -> Experiment | None:
     """What a config describes, checked and built; None where it was an evaluation, now done."""
     nodes = plain(config)
-    mistakes = [
+    mistakes = unknown_keys(nodes)
+    mistakes += [
         m for part in ("dataset", "task", "evaluation", "figures") for m in check(nodes[part], part)
     ]
     # encoder, decoder and loss are checked where the task holds them

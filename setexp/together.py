@@ -11,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 
 from setexp.crossval import Repeat
-from setexp.errors import NonFiniteError
+from setexp.errors import ConfigError, NonFiniteError
 from setexp.experiment import Experiment
 from setexp.files import read_json, write_json
 from setexp.training.loop import Fit
@@ -79,6 +79,14 @@ def _fit(members: list[Member]) -> list[str]:
         except NonFiniteError as error:
             if len(members) == 1:
                 return experiments[0].record(fit, 0, str(error))
+        except Exception as error:
+            if fit.step or isinstance(error, ConfigError | torch.OutOfMemoryError):
+                raise
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise ConfigError(
+                f"the first step failed: {reason}; do the parts fit each other and the data? "
+                "HYDRA_FULL_ERROR=1 shows where"
+            ) from error
         else:
             if len(members) > 1:
                 print(f"{len(members)} runs trained as one stack in {fit.seconds:.1f} s")

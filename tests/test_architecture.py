@@ -27,7 +27,7 @@ ARROW = {
     "report": (),
     "build": (),
     "rules": ("training",),
-    "config": ("training", "report"),
+    "config": ("report", "rules", "training"),
     "pretrained": ("report", "training"),
     "crossval": ("build", "config", "report", "rules", "training"),
     "science": ("training",),

@@ -137,14 +137,19 @@ def test_metrics_that_are_not_finite_are_a_divergence(
 
 
 def test_a_run_that_raises_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In its second step, since a failing first one is a mistake of the config."""
+    steps, right = iter("ab"), DirectLoss.forward
+
     def broken(self: DirectLoss, prediction: SetBatch, target: SetBatch) -> Tensor:
-        raise RuntimeError("out of memory")
+        if next(steps) == "b":
+            raise RuntimeError("out of memory")
+        return right(self, prediction, target)
 
     monkeypatch.setattr(DirectLoss, "forward", broken)
     with pytest.raises(RuntimeError, match="out of memory"):
         train(tmp_path, POLYGONS)
     state = read(only(tmp_path) / "seed-0/status.json")
-    assert state == {"status": "failed", "step": 0, "steps": 16, "why": "out of memory"}
+    assert state == {"status": "failed", "step": 1, "steps": 16, "why": "out of memory"}
 
 
 def test_a_paused_run_that_went_on_and_was_interrupted_says_so(

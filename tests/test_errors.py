@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from smoke_runs import command, complaint, entry, only, refusal, train
+from smoke_runs import command, complaint, entry, only, read, refusal, train
 
 from setexp.config import refuse_bad_overrides
 
@@ -76,6 +76,12 @@ def test_a_diverged_run_exits_with_code_1_and_one_line(
             [POLYGONS, "decoder=nope"],
             "error: decoder=nope: unknown; choose one of ban_answers, bilstm, ",
         ),
+        ([POLYGONS, "trainer=[1]"], "error: trainer=[1]: "),
+        (["-m"], "error: experiment=none: choose one"),
+        (["-m", POLYGONS, "rows=FSPool"], "error: rows=FSPool: chooses a part of a table"),
+        (["-m", "table=thesis_5_3,thesis_5_2"], "error: table=thesis_5_3,thesis_5_2: one table at"),
+        (["-m", POLYGONS, "trainer.lr=0.1,fast"], "error: trainer.lr=fast: Value 'fast' of type"),
+        ([POLYGONS, "-m", "hidden=8"], "error: hidden=8: options come before all overrides"),
         ([POLYGONS, "decoder=null"], "error: decoder=null: Config group override must be a"),
         ([POLYGONS, "trainer.lr=abc"], "error: trainer.lr=abc: Value 'abc' of type 'str' could"),
         ([POLYGONS, "dataset.foo=1"], "error: dataset.foo: unknown key; dataset has _target_, "),
@@ -105,6 +111,13 @@ def test_a_table_with_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[st
 # Mistakes that show when the parts are put together
 
 
+def test_parts_that_fail_in_the_first_step(tmp_path: Path) -> None:
+    where = ["scale=smoke", "figures=none", f"paths.outputs={tmp_path}"]
+    said = complaint(POLYGONS, "decoder=classifier", *where)
+    one_line(said, "the first step failed: ", "do the parts fit each other and the data?")
+    assert read(only(tmp_path) / "seed-0/status.json")["status"] == "failed"
+
+
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
@@ -119,6 +132,16 @@ def test_a_table_with_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[st
         (["~decoder.hidden"], ["decoder.hidden: missing; FSUnpoolDecoder needs it"]),
         (["decoder.hidden=[]"], ["decoder.hidden=[]: its last width must be"]),
         (["hidden=0"], ["hidden=0: at least 1"]),
+        (["+trainer.epoch=3"], ["trainer.epoch: unknown key; trainer has epochs, "]),
+        (["+evaluation.foo=3"], ["evaluation.foo: unknown key; evaluation has losses, "]),
+        (["+foo=3"], ["foo: unknown key; the config has name, dataset, "]),
+        (["decoder=idspn"], ["decoder.set_encoder: missing; DSPN needs it"]),
+        (["checkpoint=x.pt"], ["checkpoint=x.pt: only mode=eval reads one"]),
+        (["name=../elsewhere"], ["name=../elsewhere: it names a folder"]),
+        (["trainer.until=0"], ["trainer.until=0: at least 1"]),
+        (["trainer.report_at=[0]"], ["trainer.report_at=[0]: at least 1 each"]),
+        (["trainer.lr=inf"], ["trainer.lr=inf: a finite number"]),
+        (["encoder.pooling.n_pieces=0"], ["encoder.pooling: n_pieces=0: at least 1"]),
         (["decoder=mlp", "decoder.hidden=[-3]"], ["decoder: ", "negative dimension -3"]),
     ],
     ids=lambda value: value[0],
@@ -131,6 +154,8 @@ def test_parts_that_do_not_fit(overrides: list[str], expected: list[str], tmp_pa
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
+        (["dspn_clevr_state", "decoder.steps=-1"], ["decoder: steps=-1", "at least 0"]),
+        (["dspn_clevr_state", "decoder.descent.momentum=2"], ["decoder.descent: ", "momentum=2.0"]),
         (["dspn_clevr_state", "trainer.slice=1"], ["trainer.slice=1: DSPN's inner steps depend"]),
         (
             ["dspn_clevr_state", "trainer.eval_batch_size=1"],

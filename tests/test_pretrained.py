@@ -9,6 +9,7 @@ import torch
 from smoke_runs import assert_same_run, complaint, entry, only, perform, read, train
 
 from setexp import pretrained
+from setexp.errors import ConfigError
 from setexp.training import checkpoint
 from setexp.training.loop import Fit
 
@@ -82,7 +83,7 @@ def test_seeds_get_their_weights_beside_one_that_has_begun(
     perform("experiment=mnist_sum", "seeds=[0,1]", *place)
     with monkeypatch.context() as patch:
         patch.setattr(Fit, "_step", dies)
-        with pytest.raises(RuntimeError, match="memory"):
+        with pytest.raises(ConfigError, match="first step failed: RuntimeError: out of memory"):
             perform(*CLASSIFY, "seeds=[0]", *place)
     perform(*CLASSIFY, "seeds=[0,1]", *place)
     for seed in (0, 1):

@@ -97,6 +97,8 @@ class DSPN(nn.Module):
         condition: bool,
     ) -> None:
         super().__init__()
+        if steps < 0 or regulariser < 0:
+            raise ValueError(f"steps={steps}, regulariser={regulariser}: at least 0")
         self.set_encoder, self.initial, self.descent = set_encoder, initial, descent
         self.objective, self.gradient, self.steps = objective, gradient, steps
         self.regulariser, self.regulariser_reduction = regulariser, regulariser_reduction

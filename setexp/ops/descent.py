@@ -60,6 +60,11 @@ class Descent:
         projection: Projection,
         project_initial: bool,
     ) -> None:
+        if step_size < 0 or not 0 <= momentum < 1 or (clip is not None and clip <= 0):
+            raise ValueError(
+                f"step_size={step_size}, momentum={momentum}, clip={clip}: at least 0, in [0, 1), "
+                "and above 0 or null"
+            )
         if nesterov and not momentum:
             raise ValueError("nesterov=true needs momentum above 0")
         self.step_size, self.reduction = step_size, reduction

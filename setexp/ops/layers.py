@@ -7,6 +7,7 @@ from enum import Enum
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -27,7 +28,9 @@ def project(x: Tensor, weight: Tensor) -> Tensor:
     """x W^T, rounded alike alone and in a stack of seeds.
 
     Products take other routes through the BLAS when they are batched, which changes the last bit.
-    Here they always are, and a width of one, or a lone row, is a multiplication.
+    Here they always are, and a width of one, or a lone row, is a multiplication. On AMD's processors
+    a batch of one still takes another route where a matrix's rows have no multiple of four numbers,
+    more than four: on a CPU such widths are filled up with zeros.
 
     Shapes: (..., in) and (out, in), or (S, ..., in) and (S, out, in), to (..., out).
     """
@@ -41,7 +44,11 @@ def project(x: Tensor, weight: Tensor) -> Tensor:
     elif rows.shape[1] == 1:
         y = (rows * stacked).sum(-1).unsqueeze(1)
     else:
-        y = torch.bmm(rows, stacked.mT)
+        odd = x.device.type == "cpu"
+        more = [-n % 4 if odd and n > 4 else 0 for n in (in_features, out_features)]
+        if any(more):
+            rows, stacked = F.pad(rows, (0, more[0])), F.pad(stacked, (0, more[0], 0, more[1]))
+        y = torch.bmm(rows, stacked.mT)[..., :out_features]
     return y.view(*x.shape[:-1], out_features)
 
 

@@ -41,6 +41,8 @@ class PositionWeights(nn.Module):
         self.n_pieces = n_pieces
         if n_pieces is None and set_size is None:
             raise ValueError("one weight per position needs set_size")
+        if n_pieces is not None and n_pieces < 1:
+            raise ValueError(f"n_pieces={n_pieces}: at least 1")
         n_weights = n_pieces + 1 if n_pieces is not None else set_size or 0
         self.weight = nn.Parameter(init(features, n_weights))
 

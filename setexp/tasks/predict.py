@@ -28,6 +28,8 @@ class Predict(nn.Module):
         representation_weight: float,
     ) -> None:
         super().__init__()
+        if representation_weight < 0:
+            raise ValueError(f"representation_weight={representation_weight}: at least 0")
         self.encoder, self.decoder, self.loss = encoder, decoder, loss
         self.representation_weight = representation_weight
 
