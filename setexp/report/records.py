@@ -57,6 +57,17 @@ class Record:
         return self.experiment, axes, self.scale, self.source, self.seed
 
     @property
+    def data(self) -> str:
+        """What the dataset said of its data; "" in records from before it was noted."""
+        return str(self.content.get("data") or "").strip()
+
+    @property
+    def copy(self) -> str:
+        """Which copy of real data, where it isn't the original: "JPEG copy 905cfc92"."""
+        found = re.search(r"\S+ copy \w+$", self.data)
+        return found[0] if found else ""
+
+    @property
     def commit(self) -> str:
         """The code's commit, shortened; "+" says that files differed from it."""
         commit = self.provenance.get("commit")

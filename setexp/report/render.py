@@ -120,14 +120,23 @@ def description(block: Block) -> list[str]:
     data = {
         "procedural": "procedural data, a stand-in for the paper's",
         "synthetic": "synthetic data, drawn by the paper's definition",
-    }.get(block.source, f"{block.source} data")
+    }.get(block.source, f"{block.source} data" + (f", {block.copy}" if block.copy else ""))
     extra = ", ".join(f"{key}={axis_text(value)}" for key, value in block.extra.items())
     kind = "full protocol" if block.full else "not the printed protocol"
     head = f"Scale {block.scale}, {data}" + (f", with {extra}" if extra else "") + f": {kind}."
     others = sorted({r.seed for r in block.records} - set(block.table.seeds))
     left_out = f" Seeds {others} are not the table's and not counted." if others else ""
-    count = f"Runs done: {block.tally}.{left_out}"
+    count = f"Runs done: {block.tally}.{left_out}{_data(block)}"
     return [head, count, origin(block.records), f"Command: `{block.command}`"]
+
+
+def _data(block: Block) -> str:
+    """What the runs noted of their data; nothing where it is drawn by definition."""
+    noted = sorted({r.data for r in block.records if r.data})
+    if block.source == "synthetic" or not noted:
+        return ""
+    others = sum(not r.data for r in block.records)
+    return f" Data: {'; '.join(noted)}" + (f"; not noted by {others} runs." if others else ".")
 
 
 def origin(records: Sequence[Record]) -> str:
@@ -164,7 +173,7 @@ def beside(records: Sequence[Record]) -> str:
     about: dict[str, Callable[[Record], str]] = {
         "axes": lambda r: ", ".join(f"{k}={axis_text(v)}" for k, v in r.axes.items()) or "-",
         "scale": lambda r: r.scale,
-        "data": lambda r: r.source,
+        "data": lambda r: f"{r.source}, {r.copy}" if r.copy else r.source,
         "seed": lambda r: str(r.seed),
         "status": lambda r: r.status,
         "epochs": lambda r: str(r.content.get("epochs", "-")),

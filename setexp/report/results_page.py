@@ -22,8 +22,8 @@ BEGIN, END = "<!-- tables:begin -->", "<!-- tables:end -->"
 _HEAD = """# Results
 
 Written by `python scripts/report.py page` from the records in `results/`; edit neither by hand.
-Numbers of real, procedural and synthetic data, of the full and of a reduced protocol, never share
-a table. A run enters with `python scripts/report.py keep RUN_FOLDER`.
+Numbers of real, procedural and synthetic data, of the full and of a reduced protocol, of data and
+of a lossy copy, never share a table. A run enters with `python scripts/report.py keep RUN_FOLDER`.
 """
 
 
@@ -49,7 +49,8 @@ def overview(tables: Sequence[Table], records: Sequence[Record], page: str = "")
         for block in found:
             if block is not full:
                 kind = "reduced" if block.extra else block.scale
-                others[f"{kind} {block.source}"] += len(block.counted)
+                data = f"{block.source} copy" if block.copy else block.source
+                others[f"{kind} {data}"] += len(block.counted)
         lines.append(
             [
                 f"[{table.id}]({page}#{table.name})",
