@@ -137,6 +137,14 @@ def test_tables_share_runs_and_read_other_metrics():
     assert load_table("thesis/6.4").cells["Ours (30 iters)", "AP0.5"].metric == "AP0.5@30"
 
 
+def test_a_row_is_read_by_the_definition_it_was_printed_with():
+    cells = load_table("idspn/3").cells
+    assert cells["iDSPN 128x128", "AP1"].metric == "AP1_first@40"
+    assert cells["iDSPN 256x256", "APinf"].metric == "APinf_first@40"
+    slots = [row for row, _ in cells if row.startswith("Slot")]
+    assert {cells[row, "AP1"].metric for row in slots} == {"AP1"}
+
+
 @pytest.mark.parametrize(
     "value", [8, 0.5, 1e-05, None, True, "all", "1", "true", "a b", "it's", "1,b=2", [1, 2]]
 )

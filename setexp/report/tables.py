@@ -5,6 +5,7 @@ A config of `configs/table` names rows and columns as printed. Each may hold any
 - `experiment`: the experiment that is trained;
 - `set`: overrides beyond the experiment, {dotted key: value};
 - `metric`: the name in a result record; the table's `metric` is the default;
+- `suffix`: the definition by which a row was printed, where records hold several: "AP1_first";
 - `at`: inner steps at evaluation, a suffix of the metric: AP1 at 20 is "AP1@20";
 - `minus`: another experiment, whose value with the same `set` and seed is subtracted (a gain);
 - `quoted: true`: the document quotes others; shown, never run.
@@ -31,7 +32,7 @@ TABLES = Path(__file__).resolve().parents[2] / "configs" / "table"
 
 _NEEDED = {"id", "seeds", "rows", "columns"}
 _TABLE_FIELDS = _NEEDED | {"metric", "points"}
-_CELL_FIELDS = {"experiment", "set", "metric", "at", "minus", "quoted"}
+_CELL_FIELDS = {"experiment", "set", "metric", "suffix", "at", "minus", "quoted"}
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,7 @@ def _cell(label: str, spec: Mapping[str, Any], row: str, column: str) -> Cell:
         if rest[key] is None:
             raise ConfigError(f"{label}: no {key}; its row or column must set it")
     at = f"@{rest['at']}" if "at" in rest else ""
-    metric, minus = rest["metric"] + at, rest.get("minus")
+    metric, minus = rest["metric"] + rest.get("suffix", "") + at, rest.get("minus")
     return Cell(row, column, rest["experiment"], axes, metric, minus=minus)
 
 
