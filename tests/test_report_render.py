@@ -19,6 +19,7 @@ N16 = {"dataset.set_size": 16}
 PERCENT = Column("%", "higher", 0.01)
 HUNDREDTHS = Column("hundredths", "lower", 0.01)
 COUNT = Column("count", "none", 1.0)
+ALL = Column("%", "higher", 0.01, exact=True)
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -208,6 +209,9 @@ def test_columns_that_do_not_fit_follow_below():
         (Number(Decimal("0.000")), HUNDREDTHS, 4e-6, ("", "same")),
         (Number(Decimal("0.000")), HUNDREDTHS, 6e-6, ("", "worse")),
         (Number(Decimal("100")), COUNT, 150.0, ("x1.5", "other")),
+        (Number(Decimal("100")), PERCENT, 0.998, ("", "same")),
+        (Number(Decimal("100")), ALL, 0.998, ("x0.998", "worse")),
+        (Number(Decimal("100")), ALL, 1.0, ("", "same")),
         (Number(Decimal("5.0")), PERCENT, float("nan"), ("not finite", "worse")),
         (None, PERCENT, 0.5, ("", "")),
     ],

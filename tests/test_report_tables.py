@@ -209,6 +209,8 @@ def test_printed_numbers_keep_their_decimals():
     assert str(boxes.number("MLP baseline", "AP95")) == "57.9 ± 7.9"
     assert (boxes.columns["AP95"].scale, boxes.columns["AP95"].direction) == (0.01, "higher")
     assert load_printed("thesis/6.1").columns["Loss"].scale == 0.001
+    assert load_printed("thesis/prose/number-sorting").columns["[0, 1]"].exact
+    assert not boxes.columns["AP95"].exact
 
 
 def test_printed_numbers_keep_their_notation():

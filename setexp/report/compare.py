@@ -74,8 +74,12 @@ def compare(printed: Number | None, column: Column, values: Sequence[float]) -> 
         verdict = "within" if abs(deviations) <= WITHIN else outside
         return f"{deviations:+.1f} sd", verdict
     ratio = mean / float(printed.mean) if printed.mean else math.nan
-    close = printed.std is None and abs(ratio - 1) < CLOSE
-    if close or Decimal(f"{mean:.{printed.decimals}f}") == printed.mean:
+    if column.exact:
+        same = math.isclose(mean, float(printed.mean), rel_tol=1e-9)
+    else:
+        close = printed.std is None and abs(ratio - 1) < CLOSE
+        same = close or Decimal(f"{mean:.{printed.decimals}f}") == printed.mean
+    if same:
         return "", "same"
     return f"x{ratio:.4g}" if printed.mean else "", outside
 

@@ -59,11 +59,13 @@ class Column:
         direction: which numbers are better: "lower", "higher" or "none".
         scale: a printed number times this is the raw metric. Shares are raw as fractions, so that
             a column in % or percentage points has 0.01.
+        exact: the document says "all" or "none": what rounds to its number isn't the same.
     """
 
     unit: str
     direction: str
     scale: float
+    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,8 @@ def _column(entry: Mapping[str, Any], meta: Mapping[str, Any]) -> Column:
     unit = meta.get("unit", entry["unit"])
     default = "0.01" if unit in ("%", "percentage points") else "1"
     scale = float(meta.get("scale", entry.get("scale", default)))
-    return Column(unit, meta.get("direction", entry["direction"]), scale)
+    direction = meta.get("direction", entry["direction"])
+    return Column(unit, direction, scale, exact=entry.get("exact") == "true")
 
 
 def _number(cell: Any) -> Number | None:
