@@ -224,10 +224,21 @@ def test_printed_numbers_keep_their_notation():
 
 def test_notes_of_rows_follow_the_tables_own():
     note = load_printed("idspn/3").note
-    assert note.startswith(
-        "n_runs is for iDSPN. Slot MLP: from Locatello et al. (2020). DSPN: from"
-    )
+    assert "over all images. Slot MLP: from Locatello et al. (2020). DSPN: from" in note
     assert load_printed("idspn/2").note == ""
+
+
+def test_notes_of_cells_and_fewer_runs_follow_those_of_rows():
+    assert "RN, Epochs to 99.00%: * average over only 8 runs" in load_printed("thesis/5.9").note
+    note = load_printed("idspn/5").note
+    assert "Baseline n=4 it=40, d=32: 7 runs." in note
+    assert "Baseline n=2 it=40, d=32: 2 runs; std printed as nan;" in note
+
+
+@pytest.mark.parametrize("table", load_tables(), ids=lambda t: t.id)
+def test_notes_do_not_speak_of_the_fields_of_a_file(table):
+    note = load_printed(table.id).note
+    assert not re.search(r"\bnull\b|n_runs|\bwith runs\b", note)
 
 
 def test_every_printed_table_of_every_document_loads():

@@ -155,9 +155,16 @@ def _parse(table_id: str, entry: Mapping[str, Any]) -> PrintedTable:
 
 
 def _notes(entry: Mapping[str, Any]) -> str:
-    """The table's note and those of its rows, "Slot MLP: from another paper."."""
-    of_rows = [f"{row}: {text}." for row, text in entry.get("row_notes", {}).items()]
-    return " ".join(" ".join([entry.get("note", ""), *of_rows]).split())
+    """The table's note, those of its rows, "Slot MLP: from another paper.", and of its cells."""
+    notes = [entry.get("note", "")]
+    notes += [f"{row}: {text}." for row, text in entry.get("row_notes", {}).items()]
+    for row, cells in entry["rows"].items():
+        for column, cell in cells.items():
+            said = {} if cell == "null" else cell
+            of_cell = [f"{said['runs']} runs"] if "runs" in said else []
+            of_cell += [said["note"]] if "note" in said else []
+            notes += [f"{row}, {column}: {'; '.join(of_cell)}."] if of_cell else []
+    return " ".join(" ".join(notes).split())
 
 
 def _column(entry: Mapping[str, Any], meta: Mapping[str, Any]) -> Column:
