@@ -143,10 +143,12 @@ def _figure(options: argparse.Namespace) -> None:
     if "kind" in spec:
         over = None
         if "over" in spec:  # the fullest protocol that there is, whatever the scale of the rest
-            name, row = spec["over"]["table"], spec["over"]["row"]
-            over = fullest(blocks(load_table(name), records, known), row, spec["functions"][0])
-            black = [] if over is None else render.description(over)[:1]
-            said += [f"Black, {row} of {load_printed(name).source}: {line}" for line in black]
+            others, row = map(load_table, spec["over"]["tables"]), spec["over"]["row"]
+            above = [b for other in others for b in blocks(other, records, known)]
+            over = fullest(above, row, spec["functions"][0])
+            if over is not None:
+                source, line = load_printed(over.table.id).source, render.description(over)[0]
+                said.append(f"Black, {row} of {source}: {line}")
         curve_picture.draw(options.figure, spec, printed, block, " ".join(said), path, over)
     else:
         _bars(options, printed, block, said, path)
