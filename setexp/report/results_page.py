@@ -48,9 +48,7 @@ def overview(tables: Sequence[Table], records: Sequence[Record], page: str = "")
         others = Counter[str]()
         for block in found:
             if block is not full:
-                kind = "reduced" if block.extra else block.scale
-                data = f"{block.source} copy" if block.copy else block.source
-                others[f"{kind} {data}"] += len(block.counted)
+                others[_label(block)] += len(block.counted)
         lines.append(
             [
                 f"[{table.id}]({page}#{table.name})",
@@ -62,6 +60,13 @@ def overview(tables: Sequence[Table], records: Sequence[Record], page: str = "")
         )
     headers = ["table", "what", "runs done", "cells against print", "other runs"]
     return Grid(headers, lines, 1).markdown() + "\n"
+
+
+def _label(block: Block) -> str:
+    """What a block's runs are in a few words: "small procedural", "reduced real copy"."""
+    changed = ["reduced"] if block.extra else []
+    scale = [] if changed and block.scale == "paper" else [block.scale]
+    return " ".join([*scale, *changed, block.source, *(["copy"] if block.copy else [])])
 
 
 def insert(text: str, block: str) -> str:
