@@ -138,7 +138,7 @@ def _figure(options: argparse.Namespace) -> None:
     records, known = read_records(options.results, options.outputs), load_tables()
     found = blocks(table, records, known)
     block = next((b for b in found if b.scale == options.scale and not b.extra), None)
-    said = [] if block is None else render.description(block)[:2]
+    said = [] if block is None else render.description(block, printed)[:2]
     path = options.to or options.outputs / "figures" / f"{config_name(options.figure)}.png"
     if "kind" in spec:
         over = None
@@ -147,8 +147,9 @@ def _figure(options: argparse.Namespace) -> None:
             above = [b for other in others for b in blocks(other, records, known)]
             over = fullest(above, row, spec["functions"][0])
             if over is not None:
-                source, line = load_printed(over.table.id).source, render.description(over)[0]
-                said.append(f"Black, {row} of {source}: {line}")
+                laid = load_printed(over.table.id)
+                line = render.description(over, laid)[0]
+                said.append(f"Black, {row} of {laid.source}: {line}")
         curve_picture.draw(options.figure, spec, printed, block, " ".join(said), path, over)
     else:
         _bars(options, printed, block, said, path)

@@ -14,6 +14,7 @@ from setexp.config import axes
 from setexp.errors import ConfigError
 from setexp.files import read_json, write_json
 from setexp.report.blocks import Measured, blocks
+from setexp.report.papers import load_printed
 from setexp.report.progress import progress
 from setexp.report.records import keep, read_record, read_records, slug
 from setexp.report.render import description
@@ -73,12 +74,14 @@ def test_a_copy_of_real_data_stands_apart_and_is_not_the_printed_protocol(output
     assert (own.copy, own.full, copied.copy, copied.full) == ("", True, "JPEG copy 905c", False)
     assert [r.data for r in own.records] == ["", ORIGINAL]
     assert [r.data for r in copied.records] == [COPY]
-    text = " ".join(description(copied))
+    text = " ".join(description(copied, load_printed("thesis/4.1")))
     assert (
         f"real data, JPEG copy 905c: not the printed protocol. Runs done: 1 of 108. Data: {COPY}."
         in text
     )
-    assert f"Data: {ORIGINAL}; not noted by 1 runs." in " ".join(description(own))
+    assert f"Data: {ORIGINAL}; not noted by 1 runs." in " ".join(
+        description(own, load_printed("thesis/4.1"))
+    )
 
 
 def test_seeds_of_a_run_that_had_other_data_stand_apart_and_unknown_data_is_no_third_kind(outputs):

@@ -24,7 +24,7 @@ from setexp.report.curves import fullest, learned_by, learned_curves, metric_cur
 from setexp.report.papers import PAPERS, load_printed, read_paper
 from setexp.report.part import part
 from setexp.report.records import read_records
-from setexp.report.render import grid
+from setexp.report.render import description, grid
 from setexp.report.tables import load_table, load_tables, parse_table
 from setexp.run import execute
 
@@ -230,6 +230,14 @@ def test_the_table_of_a_sweep_has_a_line_for_each_value(tmp_path: Path) -> None:
     assert [line[0] for line in lines.lines] == ["0", "0.5", "1"]
     assert [line[at] for line in lines.lines] == ["not run", "75", "not run"]
     assert grid(block.table, load_printed("thesis/3.6"), None).lines == []
+
+
+def test_fewer_points_than_print_has_are_no_silent_full_protocol(tmp_path: Path) -> None:
+    measure(tmp_path, 0.5, 0.5, 0.75)
+    printed = load_printed("thesis/3.6")
+    for points, said in ((3, " at 3 of print's 101 points."), (101, ".")):
+        (head, *_) = description(block_of(tmp_path, points), printed)
+        assert head.endswith(f": full protocol{said}")
 
 
 def report() -> Any:

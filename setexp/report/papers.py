@@ -70,7 +70,11 @@ class Column:
 
 @dataclass(frozen=True)
 class PrintedTable:
-    """One printed table; a cell is None where the document has a dash."""
+    """One printed table; a cell is None where the document has a dash.
+
+    Args:
+        points: of the curves that it stands for, if it does.
+    """
 
     id: str
     source: str
@@ -80,6 +84,7 @@ class PrintedTable:
     runs: int | None
     columns: dict[str, Column]
     rows: dict[str, dict[str, Number | None]]
+    points: int | None = None
 
     def number(self, row: str, column: str) -> Number | None:
         """The printed number of a cell."""
@@ -151,6 +156,7 @@ def _parse(table_id: str, entry: Mapping[str, Any]) -> PrintedTable:
             row: {column: _number(cell) for column, cell in cells.items()}
             for row, cells in entry["rows"].items()
         },
+        points=int(entry["points"]) if "points" in entry else None,
     )
 
 

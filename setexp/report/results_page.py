@@ -14,7 +14,7 @@ from setexp.report.blocks import Block, blocks
 from setexp.report.compare import LEGEND, compare, ours
 from setexp.report.papers import PrintedTable, load_printed
 from setexp.report.records import Record
-from setexp.report.render import Grid, description, grid, introduction
+from setexp.report.render import Grid, coarser, description, grid, introduction
 from setexp.report.tables import Table
 
 BEGIN, END = "<!-- tables:begin -->", "<!-- tables:end -->"
@@ -89,7 +89,7 @@ def _verdicts(table: Table, printed: PrintedTable, full: Block | None) -> str:
     if full is None:
         return "not run yet"
     if table.sweeps:
-        return "curves, no number in print"
+        return f"curves{coarser(table, printed)}, no number in print"
     count = Counter[str]()
     for (row, column), cell in table.cells.items():
         if cell.quoted:
@@ -110,5 +110,10 @@ def _section(table: Table, printed: PrintedTable, found: Sequence[Block]) -> str
     if not found:
         lines += [f"Not run yet. Command: `{table.command}`", ""]
     for block in found:
-        lines += [" ".join(description(block)), "", grid(table, printed, block).markdown(), ""]
+        lines += [
+            " ".join(description(block, printed)),
+            "",
+            grid(table, printed, block).markdown(),
+            "",
+        ]
     return "\n".join(lines)
