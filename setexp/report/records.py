@@ -118,12 +118,6 @@ def _finished(record: Record) -> str:
     return str(record.provenance.get("finished", ""))
 
 
-def kept_path(record: Record, results: Path = RESULTS) -> Path:
-    """Where a record is kept."""
-    folder = results / record.experiment / slug(record.axes)
-    return folder / f"{record.scale}-{record.source}-seed{record.seed}.json"
-
-
 def keep(
     folders: Iterable[Path], results: Path = RESULTS, *, replace: bool = False
 ) -> list[tuple[Record, Path]]:
@@ -141,7 +135,7 @@ def keep(
     for folder in folders:
         for run in _run_folders(folder):
             record = read_record(run / "result.json")
-            path = kept_path(record, results)
+            path = kept_path(record, record.seed, results, record.scale, record.source)
             before = read_record(path) if path.exists() and not replace else record
             if before.content != record.content:
                 raise ConfigError(
@@ -169,6 +163,11 @@ def _run_folders(folder: Path) -> list[Path]:
 def run_folder(run: Any, seed: int, outputs: Path, scale: str, source: str) -> Path:
     """Where a run (`setexp.report.tables.Run`, or alike) of one seed writes."""
     return outputs / run.experiment / slug(run.axes) / f"{scale}-{source}" / f"seed-{seed}"
+
+
+def kept_path(run: Any, seed: int, results: Path, scale: str, source: str) -> Path:
+    """Where the record of a run of one seed is kept."""
+    return results / run.experiment / slug(run.axes) / f"{scale}-{source}-seed{seed}.json"
 
 
 def slug(axes: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ many, see `setexp.report.sweeps`.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -79,7 +80,7 @@ class Table:
     """A printed table's cells and the runs that fill them.
 
     Args:
-        points: of its sweeps; None for its config's.
+        chosen: of its config's, what a command must say: "table.points=101", "columns=n=8".
     """
 
     id: str
@@ -87,7 +88,7 @@ class Table:
     cells: dict[tuple[str, str], Cell]
     runs: tuple[Run, ...]
     sweeps: tuple[Sweep, ...] = ()
-    points: int | None = None
+    chosen: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -113,8 +114,9 @@ class Table:
     @property
     def command(self) -> str:
         """What fills the table."""
-        points = "" if self.points is None else f" table.points={self.points}"
-        return f"python train.py -m table={self.name}{points}"
+        return " ".join(
+            ["python train.py -m", f"table={self.name}", *map(shlex.quote, self.chosen)]
+        )
 
 
 def config_name(table_id: str) -> str:
@@ -136,8 +138,9 @@ def load_table(table_id: str, folder: Path = TABLES, points: int | None = None) 
         known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml") if p.stem != "none"))
         raise ConfigError(f"table {table_id}: no config {path.name}; there are {known}")
     spec = yaml.safe_load(path.read_text())
-    table = parse_table(spec if points is None else spec | {"points": points})
-    return replace(table, points=points)
+    if points is None:
+        return parse_table(spec)
+    return replace(parse_table(spec | {"points": points}), chosen=(f"table.points={points}",))
 
 
 def load_tables(folder: Path = TABLES) -> list[Table]:
