@@ -79,6 +79,16 @@ def test_deviation_in_printed_standard_deviations_by_hand(outputs):
     assert cells["APinf"]["seeds"] == "3 of 6"
 
 
+def test_a_milestone_may_not_be_reached_and_hours_on_other_hardware_are_not_judged(outputs):
+    metrics = {"accuracy_mean": 0.9927, "epochs_to_0.98": 141}
+    write_run(outputs, "clevr_questions_fspool", {}, 0, metrics, source="real")
+    columns = ("Epochs to 98.00%", "Epochs to 99.00%", "Time for 350 epochs")
+    first, last, hours = (lines_of("thesis/5.9", outputs, "FSPool", c) for c in columns)
+    assert (first["ours"], first["compared"]) == ("141.0", "+0.0 sd within")
+    assert (last["ours"], last["seeds"]) == ("not reached", "0 of 10, 1 lacking")
+    assert hours["compared"] == "x0.0003946 other hardware"  # 12.5 seconds of 8.8 hours
+
+
 def test_one_run_is_read_at_several_inner_steps(outputs):
     metrics = {"AP50@10": 0.9, "AP50@20": 0.95, "AP50_plus_one@10": 0.99}
     write_run(outputs, "dspn_clevr_boxes", {}, 0, metrics, source="real")

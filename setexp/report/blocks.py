@@ -11,7 +11,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from setexp.report.records import Record, axis_text, slug
@@ -30,12 +30,14 @@ class Measured:
         diverged: seeds that diverged.
         lacking: seeds that are done, but without this metric. A paused one is not counted.
         wanted: seeds of the table.
+        lack: what that means.
     """
 
     values: tuple[float, ...]
     diverged: int
     lacking: int
     wanted: int
+    lack: str = "no such metric"
 
 
 @dataclass(frozen=True)
@@ -107,9 +109,11 @@ class Block:
             first.metrics[cell.metric] - sum(r.metrics[cell.metric] for r in rest)
             for first, *rest in read
         )
-        return Measured(
-            values, len(ended) - len(done), len(done) - len(values), len(self.table.seeds)
-        )
+        lacking = len(done) - len(values)
+        found = Measured(values, len(ended) - len(done), lacking, len(self.table.seeds))
+        # of `trainer.milestones`, a record has those that the run came to
+        milestone = cell.metric.startswith("epochs_to_")
+        return replace(found, lack="not reached") if milestone else found
 
 
 def blocks(table: Table, records: Sequence[Record], tables: Sequence[Table]) -> list[Block]:

@@ -59,12 +59,14 @@ class Column:
         direction: which numbers are better: "lower", "higher" or "none".
         scale: a printed number times this is the raw metric. Shares are raw as fractions, so that
             a column in % or percentage points has 0.01.
+        verdict: what is said instead of a verdict, where numbers cannot be judged.
         exact: the document says "all" or "none": what rounds to its number isn't the same.
     """
 
     unit: str
     direction: str
     scale: float
+    verdict: str = ""
     exact: bool = False
 
 
@@ -178,7 +180,8 @@ def _column(entry: Mapping[str, Any], meta: Mapping[str, Any]) -> Column:
     default = "0.01" if unit in ("%", "percentage points") else "1"
     scale = float(meta.get("scale", entry.get("scale", default)))
     direction = meta.get("direction", entry["direction"])
-    return Column(unit, direction, scale, exact=entry.get("exact") == "true")
+    exact = entry.get("exact") == "true"
+    return Column(unit, direction, scale, meta.get("verdict", ""), exact)
 
 
 def _number(cell: Any) -> Number | None:
