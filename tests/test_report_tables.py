@@ -58,6 +58,7 @@ RUNS = {
     "thesis/A.3": 1,
     "thesis/A.4": 1,
     "thesis/prose/number-sorting": 8,  # set sizes
+    "thesis/prose/po-vqa-gain": 3,  # those of Table 4.5
     "thesis/prose/proteins-selection": 1,
 }
 METRICS = {
@@ -189,6 +190,15 @@ def test_a_gain_reads_two_runs():
     assert [(r.name, r.experiment, r.axes) for r in table.runs] == [
         ("a", "a", {"k": 1}), ("a-minus", "b", {"k": 1}), ("b", "b", {}),
     ]  # fmt: skip
+
+
+def test_gains_over_two_others_read_the_runs_of_their_table():
+    table = load_table("thesis/prose/po-vqa-gain")
+    assert {cell.experiments for cell in table.cells.values()} == {
+        ("ban_po_u", "ban"), ("ban_po_u", "ban_lstm"),
+    }  # fmt: skip
+    read = {(run.experiment, run.seeds) for run in table.runs}
+    assert read == {(run.experiment, run.seeds) for run in load_table("thesis/4.5").runs}
 
 
 def test_unknown_tables_are_refused_with_those_that_exist():
