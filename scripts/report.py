@@ -138,15 +138,18 @@ def _figure(options: argparse.Namespace) -> None:
     records, known = read_records(options.results, options.outputs), load_tables()
     found = blocks(table, records, known)
     block = next((b for b in found if b.scale == options.scale and not b.extra), None)
-    said = [] if block is None else render.description(block)[:2]
+    said = [] if block is None else render.description(block, printed)[:2]
     path = options.to or options.outputs / "figures" / f"{config_name(options.figure)}.png"
     if "kind" in spec:
         over = None
         if "over" in spec:  # the fullest protocol that there is, whatever the scale of the rest
-            name, row = spec["over"]["table"], spec["over"]["row"]
-            over = fullest(blocks(load_table(name), records, known), row, spec["functions"][0])
-            black = [] if over is None else render.description(over)[:1]
-            said += [f"Black, {row} of {load_printed(name).source}: {line}" for line in black]
+            others, row = map(load_table, spec["over"]["tables"]), spec["over"]["row"]
+            above = [b for other in others for b in blocks(other, records, known)]
+            over = fullest(above, row, spec["functions"][0])
+            if over is not None:
+                laid = load_printed(over.table.id)
+                line = render.description(over, laid)[0]
+                said.append(f"Black, {row} of {laid.source}: {line}")
         curve_picture.draw(options.figure, spec, printed, block, " ".join(said), path, over)
     else:
         _bars(options, printed, block, said, path)

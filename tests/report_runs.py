@@ -18,6 +18,7 @@ def write_run(
     dirty: bool = False,
     finished: str = "2026-01-01T00:00:00+00:00",
     paused: bool = False,
+    data: str | None = None,
 ) -> Path:
     """A run's folder with a record; metrics None: it diverged."""
     folder = outputs / experiment / slug(axes) / f"{scale}-{source}" / f"seed-{seed}"
@@ -28,6 +29,7 @@ def write_run(
         "axes": axes,
         "scale": scale,
         "source": source,
+        "data": data,
         "seed": seed,
         "status": status,
         "metrics": metrics,

@@ -480,5 +480,7 @@ def test_experiments_name_their_figures(experiment: str, figures: str) -> None:
     register()
     node = plain(compose_run([f"experiment={experiment}"]))["figures"]
     assert list(node) == [figures]
+    if figures == "state_progression":
+        assert node[figures]["steps"] == [0, 5, 10, 20]  # as in Table 6.6
     assert (CONFIGS / "figures" / f"{figures}.yaml").exists()
     assert check(node, "figures") == []

@@ -25,7 +25,9 @@ def records(tmp_path):
     boxes = {"AP50": 0.9}
     write_run(outputs, "dspn_clevr_boxes_mlp", {}, 0, boxes, source="procedural")
     write_run(outputs, "dspn_clevr_boxes_mlp", {}, 1, boxes, source="real")
-    write_run(outputs, "dspn_clevr_boxes_mlp", {"trainer.epochs": 3}, 0, boxes, source="real")
+    for scale in ("paper", "small"):
+        few = {"trainer.epochs": 3}
+        write_run(outputs, "dspn_clevr_boxes_mlp", few, 0, boxes, source="real", scale=scale)
     return read_records(tmp_path / "results", outputs)
 
 
@@ -58,6 +60,7 @@ def test_blocks_are_apart_and_the_full_protocol_is_first(records):
         "Scale paper, real data",
         "Scale paper, procedural data, a stand-in for the paper's",
         "Scale paper, real data, with trainer.epochs=3",
+        "Scale small, real data, with trainer.epochs=3",
     ]
     assert "`python train.py -m table=thesis_A_2 trainer.epochs=3`" in heads[2]
     assert all("Runs done: 1 of 18." in head for head in heads)
@@ -78,7 +81,7 @@ def test_the_overview_counts_runs_and_cells(records):
     assert mended[3:6] == [
         "1 of 18",
         "1 within, 4 no such metric, 20 not run",  # (90 - 87.6) / 2.4 = 1
-        "1 paper procedural, 1 reduced real",
+        "1 paper procedural, 1 reduced real, 1 small reduced real",
     ]
     assert rows["[thesis/6.1](#thesis_6_1)"].count("not run yet") == 1
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+from pathlib import Path
 
 import pytest
 from smoke_runs import config, entry, perform, refusal
@@ -11,6 +13,7 @@ from setexp.config import quote_paths, register
 from setexp.errors import ConfigError, listed
 from setexp.report.papers import load_printed
 from setexp.report.part import part, printed_part
+from setexp.report.progress import progress
 from setexp.report.tables import load_table
 
 register()
@@ -38,6 +41,19 @@ def test_labels_and_patterns_choose_cells_and_the_runs_that_fill_them() -> None:
     printed = printed_part(load_printed("idspn/5"), "*n=[24] it=10|Baseline n=8*", "d=2")
     assert [(row, "d=2") for row in printed.rows] == list(chosen.cells)
     assert list(printed.columns) == ["d=2"]
+
+
+def test_the_command_of_a_part_says_which() -> None:
+    table = load_table("idspn/5")
+    chosen = part(table, "*n=[24] it=10", "d=2")
+    fill = "python train.py -m table=idspn_5 'rows=*n=[24] it=10' columns=d=2"
+    assert chosen.command == fill
+    nowhere = Path("no such folder")
+    assert progress(chosen, nowhere, nowhere, "paper").endswith(f"fill: {fill}\n")
+    _, _, *overrides = shlex.split(fill)
+    assert sweep(*[o for o in overrides if o != "-m"]) == [run.name for run in chosen.runs]
+    finer = part(load_table("thesis/3.6", points=3), "Baseline", None)
+    assert finer.command == "python train.py -m table=thesis_3_6 table.points=3 rows=Baseline"
 
 
 def test_a_run_that_several_rows_read_is_kept_once() -> None:

@@ -14,8 +14,10 @@ from setexp.config import axes
 from setexp.errors import ConfigError
 from setexp.files import read_json, write_json
 from setexp.report.blocks import Measured, blocks
+from setexp.report.papers import load_printed
 from setexp.report.progress import progress
 from setexp.report.records import keep, read_record, read_records, slug
+from setexp.report.render import description
 from setexp.report.tables import load_table, load_tables
 
 N8 = {"dataset.set_size": 8}
@@ -55,6 +57,46 @@ def test_sources_and_scales_never_mix(outputs, variant, full):
     for block in several:
         assert len({(r.scale, r.source) for r in block.records}) == 1
     assert sorted(b.full for b in several) == [full, True]
+
+
+COPY, ORIGINAL = (
+    "mosaics-1 cifar10 2 per side JPEG copy 905c",
+    "mosaics-1 cifar10 2 per side cifar10 ab12",
+)
+CIFAR = {"dataset": "mosaics_cifar10", "dataset.tiles": 2}
+
+
+def test_a_copy_of_real_data_stands_apart_and_is_not_the_printed_protocol(outputs):
+    write_run(outputs, "mosaics_po_u", {"dataset.tiles": 2}, 0, {"mse": 0.1}, source="real")
+    for seed, data in enumerate((COPY, ORIGINAL)):
+        write_run(outputs, "mosaics_po_u", CIFAR, seed, {"mse": seed}, source="real", data=data)
+    own, copied = found("thesis/4.1", outputs)
+    assert (own.copy, own.full, copied.copy, copied.full) == ("", True, "JPEG copy 905c", False)
+    assert [r.data for r in own.records] == ["", ORIGINAL]
+    assert [r.data for r in copied.records] == [COPY]
+    text = " ".join(description(copied, load_printed("thesis/4.1")))
+    assert (
+        f"real data, JPEG copy 905c: not the printed protocol. Runs done: 1 of 108. Data: {COPY}."
+        in text
+    )
+    assert f"Data: {ORIGINAL}; not noted by 1 runs." in " ".join(
+        description(own, load_printed("thesis/4.1"))
+    )
+
+
+def test_seeds_of_a_run_that_had_other_data_stand_apart_and_unknown_data_is_no_third_kind(outputs):
+    axes = {"dataset.name": "MUTAG"}
+    for seed, data in enumerate((None, "tu-3 MUTAG aa", "tu-3 MUTAG bb", None, "tu-3 MUTAG aa")):
+        write_run(outputs, "graphs_bio", axes, seed, {"accuracy": 0.8}, source="real", data=data)
+    ptc = {"dataset.name": "PTC_MR"}
+    write_run(
+        outputs, "graphs_bio", ptc, 0, {"accuracy": 0.6}, source="real", data="tu-3 PTC_MR cc"
+    )
+    first, second = found("thesis/5.10/bio", outputs)
+    assert [(r.seed, r.axes) for r in first.records] == [(s, axes) for s in (0, 1, 3, 4)] + [
+        (0, ptc)
+    ]
+    assert [r.seed for r in second.records] == [2]
 
 
 def test_a_reduced_run_stands_apart_under_its_extra_axes(outputs):

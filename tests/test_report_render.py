@@ -19,6 +19,7 @@ N16 = {"dataset.set_size": 16}
 PERCENT = Column("%", "higher", 0.01)
 HUNDREDTHS = Column("hundredths", "lower", 0.01)
 COUNT = Column("count", "none", 1.0)
+ALL = Column("%", "higher", 0.01, exact=True)
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -76,6 +77,16 @@ def test_deviation_in_printed_standard_deviations_by_hand(outputs):
     assert cells["AP0.25"]["ours"] == "no such metric"
     assert cells["AP0.25"]["seeds"] == "0 of 6, 3 lacking"
     assert cells["APinf"]["seeds"] == "3 of 6"
+
+
+def test_a_milestone_may_not_be_reached_and_hours_on_other_hardware_are_not_judged(outputs):
+    metrics = {"accuracy_mean": 0.9927, "epochs_to_0.98": 141}
+    write_run(outputs, "clevr_questions_fspool", {}, 0, metrics, source="real")
+    columns = ("Epochs to 98.00%", "Epochs to 99.00%", "Time for 350 epochs")
+    first, last, hours = (lines_of("thesis/5.9", outputs, "FSPool", c) for c in columns)
+    assert (first["ours"], first["compared"]) == ("141.0", "+0.0 sd within")
+    assert (last["ours"], last["seeds"]) == ("not reached", "0 of 10, 1 lacking")
+    assert hours["compared"] == "x0.0003946 other hardware"  # 12.5 seconds of 8.8 hours
 
 
 def test_one_run_is_read_at_several_inner_steps(outputs):
@@ -208,6 +219,9 @@ def test_columns_that_do_not_fit_follow_below():
         (Number(Decimal("0.000")), HUNDREDTHS, 4e-6, ("", "same")),
         (Number(Decimal("0.000")), HUNDREDTHS, 6e-6, ("", "worse")),
         (Number(Decimal("100")), COUNT, 150.0, ("x1.5", "other")),
+        (Number(Decimal("100")), PERCENT, 0.998, ("", "same")),
+        (Number(Decimal("100")), ALL, 0.998, ("x0.998", "worse")),
+        (Number(Decimal("100")), ALL, 1.0, ("", "same")),
         (Number(Decimal("5.0")), PERCENT, float("nan"), ("not finite", "worse")),
         (None, PERCENT, 0.5, ("", "")),
     ],
@@ -256,7 +270,7 @@ def test_the_command_line(outputs, capsys):
     assert "done: 0; missing: 1,2" in capsys.readouterr().out
     here = ["--rows", "Random", "--columns", "n=[24]"]
     assert script.main(["table", "thesis/5.1", *here, *where]) == 0
-    assert "FSPool" not in capsys.readouterr().out
+    assert not re.search(r"^FSPool +paper", capsys.readouterr().out, re.MULTILINE)
     assert script.main(["status", "thesis/5.1", *here, *where]) == 0
     assert "nothing yet" in capsys.readouterr().out
     assert script.main(["table", "thesis/5.1", "--rows", "Rnd", *where]) == 2

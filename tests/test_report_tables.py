@@ -58,6 +58,7 @@ RUNS = {
     "thesis/A.3": 1,
     "thesis/A.4": 1,
     "thesis/prose/number-sorting": 8,  # set sizes
+    "thesis/prose/po-vqa-gain": 3,  # those of Table 4.5
     "thesis/prose/proteins-selection": 1,
 }
 METRICS = {
@@ -137,6 +138,14 @@ def test_tables_share_runs_and_read_other_metrics():
     assert load_table("thesis/6.4").cells["Ours (30 iters)", "AP0.5"].metric == "AP0.5@30"
 
 
+def test_a_row_is_read_by_the_definition_it_was_printed_with():
+    cells = load_table("idspn/3").cells
+    assert cells["iDSPN 128x128", "AP1"].metric == "AP1_first@40"
+    assert cells["iDSPN 256x256", "APinf"].metric == "APinf_first@40"
+    slots = [row for row, _ in cells if row.startswith("Slot")]
+    assert {cells[row, "AP1"].metric for row in slots} == {"AP1"}
+
+
 @pytest.mark.parametrize(
     "value", [8, 0.5, 1e-05, None, True, "all", "1", "true", "a b", "it's", "1,b=2", [1, 2]]
 )
@@ -183,6 +192,15 @@ def test_a_gain_reads_two_runs():
     ]  # fmt: skip
 
 
+def test_gains_over_two_others_read_the_runs_of_their_table():
+    table = load_table("thesis/prose/po-vqa-gain")
+    assert {cell.experiments for cell in table.cells.values()} == {
+        ("ban_po_u", "ban"), ("ban_po_u", "ban_lstm"),
+    }  # fmt: skip
+    read = {(run.experiment, run.seeds) for run in table.runs}
+    assert read == {(run.experiment, run.seeds) for run in load_table("thesis/4.5").runs}
+
+
 def test_unknown_tables_are_refused_with_those_that_exist():
     with pytest.raises(ConfigError, match=r"thesis_9_9\.yaml; there are .*thesis_5_1"):
         load_table("thesis/9.9")
@@ -201,6 +219,8 @@ def test_printed_numbers_keep_their_decimals():
     assert str(boxes.number("MLP baseline", "AP95")) == "57.9 ± 7.9"
     assert (boxes.columns["AP95"].scale, boxes.columns["AP95"].direction) == (0.01, "higher")
     assert load_printed("thesis/6.1").columns["Loss"].scale == 0.001
+    assert load_printed("thesis/prose/number-sorting").columns["[0, 1]"].exact
+    assert not boxes.columns["AP95"].exact
 
 
 def test_printed_numbers_keep_their_notation():
@@ -214,10 +234,21 @@ def test_printed_numbers_keep_their_notation():
 
 def test_notes_of_rows_follow_the_tables_own():
     note = load_printed("idspn/3").note
-    assert note.startswith(
-        "n_runs is for iDSPN. Slot MLP: from Locatello et al. (2020). DSPN: from"
-    )
+    assert "over all images. Slot MLP: from Locatello et al. (2020). DSPN: from" in note
     assert load_printed("idspn/2").note == ""
+
+
+def test_notes_of_cells_and_fewer_runs_follow_those_of_rows():
+    assert "RN, Epochs to 99.00%: * average over only 8 runs" in load_printed("thesis/5.9").note
+    note = load_printed("idspn/5").note
+    assert "Baseline n=4 it=40, d=32: 7 runs." in note
+    assert "Baseline n=2 it=40, d=32: 2 runs; std printed as nan;" in note
+
+
+@pytest.mark.parametrize("table", load_tables(), ids=lambda t: t.id)
+def test_notes_do_not_speak_of_the_fields_of_a_file(table):
+    note = load_printed(table.id).note
+    assert not re.search(r"\bnull\b|n_runs|\bwith runs\b", note)
 
 
 def test_every_printed_table_of_every_document_loads():

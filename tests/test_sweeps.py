@@ -24,7 +24,7 @@ from setexp.report.curves import fullest, learned_by, learned_curves, metric_cur
 from setexp.report.papers import PAPERS, load_printed, read_paper
 from setexp.report.part import part
 from setexp.report.records import read_records
-from setexp.report.render import grid
+from setexp.report.render import description, grid
 from setexp.report.tables import load_table, load_tables, parse_table
 from setexp.run import execute
 
@@ -192,9 +192,9 @@ def measure(outputs: Path, side: float, noise: float, accuracy: float | None) ->
     (folder / "result.json").write_text(json.dumps(record))
 
 
-def measure_vqa(outputs: Path) -> None:
+def measure_vqa(outputs: Path, experiment: str = "vqa_counting") -> None:
     """A small run of VQA's counting model on its stand-in."""
-    folder = write_run(outputs, "vqa_counting", {}, 0, {"accuracy_all": 0.9})
+    folder = write_run(outputs, experiment, {}, 0, {"accuracy_all": 0.9})
     learned = {f"f{k}": [0, 0.25 * k, 1] for k in (1, 2)}
     record = read(folder / "result.json") | {"learned": learned, "source": "procedural"}
     (folder / "result.json").write_text(json.dumps(record | {"scale": "small"}))
@@ -232,6 +232,14 @@ def test_the_table_of_a_sweep_has_a_line_for_each_value(tmp_path: Path) -> None:
     assert grid(block.table, load_printed("thesis/3.6"), None).lines == []
 
 
+def test_fewer_points_than_print_has_are_no_silent_full_protocol(tmp_path: Path) -> None:
+    measure(tmp_path, 0.5, 0.5, 0.75)
+    printed = load_printed("thesis/3.6")
+    for points, said in ((3, " at 3 of print's 101 points."), (101, ".")):
+        (head, *_) = description(block_of(tmp_path, points), printed)
+        assert head.endswith(f": full protocol{said}")
+
+
 def report() -> Any:
     spec = importlib.util.spec_from_file_location("report_script", ROOT / "scripts" / "report.py")
     module = importlib.util.module_from_spec(spec)
@@ -255,7 +263,7 @@ def test_figures_are_drawn(figure: str, tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["figure", figure, *where]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     if "over" in FIGURES[figure]:
-        missing = "learned yet by + counting of table thesis/3.2"
+        missing = "learned yet by + counting of table thesis/3.1 or thesis/3.2"
         assert line == f"error: figure {figure}: nothing {missing}"
         measure_vqa(tmp_path)
         assert main(["figure", figure, *where]) == 2
@@ -269,6 +277,20 @@ def test_figures_are_drawn(figure: str, tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["figure", figure, "--points", "3", *where]) == 0
     path = tmp_path / "figures" / f"{figure.replace('/', '_').replace('.', '_')}.png"
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_black_is_the_model_of_print_or_says_which_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of Table 3.1 is trained on train and val, as print's is; until it has run, 3.2's."""
+    said = []
+    monkeypatch.setattr(curve_picture, "draw", lambda *arguments: said.append(arguments[4]))
+    where = ["--outputs", str(tmp_path), "--results", str(tmp_path / "none")]
+    for name in ("vqa_counting", "vqa_counting_trainval"):
+        measure_vqa(tmp_path, name)
+        assert report()(["figure", "thesis/3.12", *where]) == 0
+    begun = [text.partition(": Scale small, procedural")[0] for text in said]
+    assert begun == [f"Black, + counting of Table {table}" for table in ("3.2", "3.1")]
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ _COLORS = (
 
 
 class BoxesProgression(Progression):
-    """One row per image: predicted boxes after some inner steps, and the true boxes.
+    """One row per image: one model's predicted boxes after some inner steps, and the true boxes.
 
     Boxes are xmin, ymin, xmax, ymax as shares of width and height. A predicted row keeps its
     colour, and the true box it is matched to in the end has it too. A box is as opaque and as

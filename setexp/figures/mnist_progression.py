@@ -20,7 +20,7 @@ _PIXEL = 1 / 27  # distance of neighbouring points (Thesis, 5.6.2)
 
 
 class MnistProgression(Progression):
-    """One row per digit: predicted points after each inner step, and the target set.
+    """One row per digit: one model's predicted points after each inner step, and the target set.
 
     Points are (row, column) in [0, 1]; a point is as opaque as its mask. Writes
     `mnist_progression.png`.

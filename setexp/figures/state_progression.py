@@ -26,7 +26,7 @@ _LEGEND = 6.2  # inches the legend is wide
 
 
 class StateProgression(Progression):
-    """One row per image: its predicted objects after some inner steps, and the true ones.
+    """One row per image: one model's predicted objects after some inner steps, and the true ones.
 
     Objects are drawn from above, where state vectors put them. Writes `state_progression.png` and,
     with or without Matplotlib, the same in words: `state.md`.

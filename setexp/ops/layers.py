@@ -28,9 +28,9 @@ def project(x: Tensor, weight: Tensor) -> Tensor:
     """x W^T, rounded alike alone and in a stack of seeds.
 
     Products take other routes through the BLAS when they are batched, which changes the last bit.
-    Here they always are, and a width of one, or a lone row, is a multiplication. On AMD's processors
-    a batch of one still takes another route where a matrix's rows have no multiple of four numbers,
-    more than four: on a CPU such widths are filled up with zeros.
+    Here they always are, and a width of one, or a lone row, is a multiplication. On processors of
+    AMD a batch of one still takes another route where a matrix's rows are no multiple of four and
+    longer: on a CPU such widths are filled up with zeros.
 
     Shapes: (..., in) and (out, in), or (S, ..., in) and (S, out, in), to (..., out).
     """

@@ -2,7 +2,8 @@
 
 A block holds the records of one scale, one data source and one set of extra axes, those a run has
 beyond its cell's. Real, procedural and synthetic data, or a full and a reduced protocol, therefore
-never share a block.
+never share a block; nor do real data and a copy of them that lost something, or seeds of one run
+that had different data.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from setexp.report.records import Record, axis_text, slug
@@ -29,28 +30,41 @@ class Measured:
         diverged: seeds that diverged.
         lacking: seeds that are done, but without this metric. A paused one is not counted.
         wanted: seeds of the table.
+        lack: what that means.
     """
 
     values: tuple[float, ...]
     diverged: int
     lacking: int
     wanted: int
+    lack: str = "no such metric"
 
 
 @dataclass(frozen=True)
 class Block:
-    """One table's records of one scale, data source and set of extra axes, by run and seed."""
+    """One table's records of one scale, data source and set of extra axes, by run and seed.
+
+    Args:
+        copy: see `Record.copy`, the same of all records.
+    """
 
     table: Table
     scale: str
     source: str
+    copy: str
     extra: dict[str, Any]
     runs: dict[str, dict[int, Record]]
 
     @property
+    def kind(self) -> tuple[str, ...]:
+        """What all its records share."""
+        return self.scale, self.source, self.copy, slug(self.extra)
+
+    @property
     def full(self) -> bool:
         """Whether the printed protocol was followed, on the data that it names."""
-        return self.scale == "paper" and self.source != "procedural" and not self.extra
+        own = self.source != "procedural" and not self.copy
+        return self.scale == "paper" and own and not self.extra
 
     @property
     def records(self) -> list[Record]:
@@ -95,9 +109,11 @@ class Block:
             first.metrics[cell.metric] - sum(r.metrics[cell.metric] for r in rest)
             for first, *rest in read
         )
-        return Measured(
-            values, len(ended) - len(done), len(done) - len(values), len(self.table.seeds)
-        )
+        lacking = len(done) - len(values)
+        found = Measured(values, len(ended) - len(done), lacking, len(self.table.seeds))
+        # of `trainer.milestones`, a record has those that the run came to
+        milestone = cell.metric.startswith("epochs_to_")
+        return replace(found, lack="not reached") if milestone else found
 
 
 def blocks(table: Table, records: Sequence[Record], tables: Sequence[Table]) -> list[Block]:
@@ -108,16 +124,25 @@ def blocks(table: Table, records: Sequence[Record], tables: Sequence[Table]) -> 
             `loss.steps=all` fills the table that asks for it, and no block of one that does not.
     """
     known = [run for t in [table, *tables] for run in t.runs]
-    found: dict[tuple[str, str, str], Block] = {}
-    for record in records:
+    found: list[Block] = []
+    for record in sorted(records, key=lambda r: r.data):
         for run in table.runs:
             if not _holds(run, record) or any(_closer(k, run, record) for k in known):
                 continue
             extra = {k: v for k, v in record.axes.items() if k not in run.axes}
-            key = (record.scale, record.source, slug(extra))
-            block = found.setdefault(key, Block(table, record.scale, record.source, extra, {}))
+            new = Block(table, record.scale, record.source, record.copy, extra, {})
+            alike = (b for b in found if b.kind == new.kind and _takes(b, run, record))
+            block = next(alike, new)
+            if block is new:
+                found.append(new)
             block.runs.setdefault(run.name, {})[record.seed] = record
-    return sorted(found.values(), key=_order)
+    return sorted(found, key=_order)
+
+
+def _takes(block: Block, run: Run, record: Record) -> bool:
+    """Whether a block has no seed of a run with other data; of old records they are not known."""
+    before = {r.data for r in block.runs.get(run.name, {}).values()}
+    return before <= {record.data, ""}
 
 
 def _holds(run: Run, record: Record) -> bool:
@@ -139,4 +164,4 @@ def _run_of(table: Table, experiment: str, axes: Mapping[str, Any]) -> Run:
 def _order(block: Block) -> tuple[Any, ...]:
     scale = _ORDER.get(block.scale, len(_ORDER))
     source = _SOURCES.get(block.source, len(_SOURCES))
-    return not block.full, len(block.extra), scale, source, slug(block.extra)
+    return not block.full, len(block.extra), scale, source, slug(block.extra), block.copy

@@ -33,7 +33,7 @@ def ours(measured: Measured, column: Column, printed: Number | None) -> str:
     if not measured.values:
         if measured.diverged:
             return "diverged"
-        return "no such metric" if measured.lacking else "not run"
+        return measured.lack if measured.lacking else "not run"
     values = [value / column.scale for value in measured.values]
     text = _digits(statistics.fmean(values), printed)
     if len(values) > 1:
@@ -58,7 +58,8 @@ def compare(printed: Number | None, column: Column, values: Sequence[float]) -> 
 
     Returns:
         The distance ("-0.4 sd", "x1.02" or "") and "within", "same", "better", "worse", "other"
-        (where neither direction is better), or "" where there is nothing to compare.
+        (where neither direction is better), what a column has instead of verdicts, or "" where
+        there is nothing to compare.
     """
     if printed is None or not values:
         return "", ""
@@ -69,15 +70,22 @@ def compare(printed: Number | None, column: Column, values: Sequence[float]) -> 
     direction = {"lower": -1, "higher": 1}.get(column.direction, 0)
     gain = difference * direction
     outside = ("worse" if gain < 0 else "better") if direction else "other"
+    ratio = mean / float(printed.mean) if printed.mean else math.nan
+    times = f"x{ratio:.4g}" if printed.mean else ""
+    if column.verdict:
+        return times, column.verdict
     if printed.std:
         deviations = difference / float(printed.std)
         verdict = "within" if abs(deviations) <= WITHIN else outside
         return f"{deviations:+.1f} sd", verdict
-    ratio = mean / float(printed.mean) if printed.mean else math.nan
-    close = printed.std is None and abs(ratio - 1) < CLOSE
-    if close or Decimal(f"{mean:.{printed.decimals}f}") == printed.mean:
+    if column.exact:
+        same = math.isclose(mean, float(printed.mean), rel_tol=1e-9)
+    else:
+        close = printed.std is None and abs(ratio - 1) < CLOSE
+        same = close or Decimal(f"{mean:.{printed.decimals}f}") == printed.mean
+    if same:
         return "", "same"
-    return f"x{ratio:.4g}" if printed.mean else "", outside
+    return times, outside
 
 
 def _std(values: Sequence[float]) -> float:

@@ -44,7 +44,7 @@ def draw(
         spec: of the figure, in `papers`; the head of `papers/thesis.yaml` explains its fields.
         printed: its table in print. block: what is measured of it.
         about: where that is from, in sentences.
-        over: what is measured of the table that a figure lays over its own.
+        over: what is measured of the other table that a figure lays over its own.
 
     Raises:
         ConfigError: an unknown or missing field, nothing to draw, or Matplotlib is missing.
@@ -54,8 +54,8 @@ def draw(
     check_fields(figure_id, spec, _NEEDED | _FIELDS[spec["kind"]], _MORE[spec["kind"]])
     functions = spec["kind"] == "functions"
     if "over" in spec and over is None:
-        table, row = spec["over"]["table"], spec["over"]["row"]
-        raise ConfigError(f"figure {figure_id}: nothing learned yet by {row} of table {table}")
+        row, tables = spec["over"]["row"], " or ".join(spec["over"]["tables"])
+        raise ConfigError(f"figure {figure_id}: nothing learned yet by {row} of table {tables}")
     if block is None:
         panels = {}
     elif functions:

@@ -59,16 +59,24 @@ class Column:
         direction: which numbers are better: "lower", "higher" or "none".
         scale: a printed number times this is the raw metric. Shares are raw as fractions, so that
             a column in % or percentage points has 0.01.
+        verdict: what is said instead of a verdict, where numbers cannot be judged.
+        exact: the document says "all" or "none": what rounds to its number isn't the same.
     """
 
     unit: str
     direction: str
     scale: float
+    verdict: str = ""
+    exact: bool = False
 
 
 @dataclass(frozen=True)
 class PrintedTable:
-    """One printed table; a cell is None where the document has a dash."""
+    """One printed table; a cell is None where the document has a dash.
+
+    Args:
+        points: of the curves that it stands for, if it does.
+    """
 
     id: str
     source: str
@@ -78,6 +86,7 @@ class PrintedTable:
     runs: int | None
     columns: dict[str, Column]
     rows: dict[str, dict[str, Number | None]]
+    points: int | None = None
 
     def number(self, row: str, column: str) -> Number | None:
         """The printed number of a cell."""
@@ -149,20 +158,30 @@ def _parse(table_id: str, entry: Mapping[str, Any]) -> PrintedTable:
             row: {column: _number(cell) for column, cell in cells.items()}
             for row, cells in entry["rows"].items()
         },
+        points=int(entry["points"]) if "points" in entry else None,
     )
 
 
 def _notes(entry: Mapping[str, Any]) -> str:
-    """The table's note and those of its rows, "Slot MLP: from another paper."."""
-    of_rows = [f"{row}: {text}." for row, text in entry.get("row_notes", {}).items()]
-    return " ".join(" ".join([entry.get("note", ""), *of_rows]).split())
+    """The table's note, those of its rows, "Slot MLP: from another paper.", and of its cells."""
+    notes = [entry.get("note", "")]
+    notes += [f"{row}: {text}." for row, text in entry.get("row_notes", {}).items()]
+    for row, cells in entry["rows"].items():
+        for column, cell in cells.items():
+            said = {} if cell == "null" else cell
+            of_cell = [f"{said['runs']} runs"] if "runs" in said else []
+            of_cell += [said["note"]] if "note" in said else []
+            notes += [f"{row}, {column}: {'; '.join(of_cell)}."] if of_cell else []
+    return " ".join(" ".join(notes).split())
 
 
 def _column(entry: Mapping[str, Any], meta: Mapping[str, Any]) -> Column:
     unit = meta.get("unit", entry["unit"])
     default = "0.01" if unit in ("%", "percentage points") else "1"
     scale = float(meta.get("scale", entry.get("scale", default)))
-    return Column(unit, meta.get("direction", entry["direction"]), scale)
+    direction = meta.get("direction", entry["direction"])
+    exact = entry.get("exact") == "true"
+    return Column(unit, direction, scale, meta.get("verdict", ""), exact)
 
 
 def _number(cell: Any) -> Number | None:

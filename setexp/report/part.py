@@ -30,7 +30,12 @@ def part(table: Table, rows: str | None, columns: str | None) -> Table:
     }
     needed = [(experiment, c.axes) for c in cells.values() for experiment in c.experiments]
     runs = tuple(run for run in table.runs if (run.experiment, run.axes) in needed)
-    return replace(table, cells=cells, runs=runs)
+    chosen = [*table.chosen]
+    if kept_rows < {row for row, _ in table.cells}:
+        chosen.append(f"rows={rows}")
+    if kept_columns < {column for _, column in table.cells}:
+        chosen.append(f"columns={columns}")
+    return replace(table, cells=cells, runs=runs, chosen=tuple(chosen))
 
 
 def printed_part(printed: PrintedTable, rows: str | None, columns: str | None) -> PrintedTable:

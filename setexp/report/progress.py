@@ -7,7 +7,7 @@ from pathlib import Path
 
 from setexp.errors import listed
 from setexp.files import read_json
-from setexp.report.records import read_record, run_folder, slug
+from setexp.report.records import kept_path, read_record, run_folder, slug
 from setexp.report.tables import Run, Table
 
 
@@ -45,7 +45,7 @@ def state(run: Run, seed: int, scale: str, source: str, outputs: Path, results: 
         ConfigError: either's record is broken.
     """
     folder = run_folder(run, seed, outputs, scale, source)
-    kept = results / run.experiment / slug(run.axes) / f"{scale}-{source}-seed{seed}.json"
+    kept = kept_path(run, seed, results, scale, source)
     for path in (folder / "result.json", kept):
         if path.exists():
             return read_record(path).status

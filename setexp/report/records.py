@@ -58,6 +58,17 @@ class Record:
         return self.experiment, axes, self.scale, self.source, self.seed
 
     @property
+    def data(self) -> str:
+        """What the dataset said of its data; "" in records from before it was noted."""
+        return str(self.content.get("data") or "").strip()
+
+    @property
+    def copy(self) -> str:
+        """Which copy of real data, where it isn't the original: "JPEG copy 905cfc92"."""
+        found = re.search(r"\S+ copy \w+$", self.data)
+        return found[0] if found else ""
+
+    @property
     def commit(self) -> str:
         """The code's commit, shortened; "+" says that files differed from it."""
         commit = self.provenance.get("commit")
@@ -108,12 +119,6 @@ def _finished(record: Record) -> str:
     return str(record.provenance.get("finished", ""))
 
 
-def kept_path(record: Record, results: Path = RESULTS) -> Path:
-    """Where a record is kept."""
-    folder = results / record.experiment / slug(record.axes)
-    return folder / f"{record.scale}-{record.source}-seed{record.seed}.json"
-
-
 def keep(
     folders: Iterable[Path], results: Path = RESULTS, *, replace: bool = False
 ) -> list[tuple[Record, Path]]:
@@ -131,7 +136,7 @@ def keep(
     for folder in folders:
         for run in _run_folders(folder):
             record = read_record(run / "result.json")
-            path = kept_path(record, results)
+            path = kept_path(record, record.seed, results, record.scale, record.source)
             before = read_record(path) if path.exists() and not replace else record
             if before.content != record.content:
                 raise ConfigError(
@@ -159,6 +164,11 @@ def _run_folders(folder: Path) -> list[Path]:
 def run_folder(run: Any, seed: int, outputs: Path, scale: str, source: str) -> Path:
     """Where a run (`setexp.report.tables.Run`, or alike) of one seed writes."""
     return outputs / run.experiment / slug(run.axes) / f"{scale}-{source}" / f"seed-{seed}"
+
+
+def kept_path(run: Any, seed: int, results: Path, scale: str, source: str) -> Path:
+    """Where the record of a run of one seed is kept."""
+    return results / run.experiment / slug(run.axes) / f"{scale}-{source}-seed{seed}.json"
 
 
 def slug(axes: Mapping[str, Any]) -> str:

@@ -115,19 +115,36 @@ def introduction(table: Table, printed: PrintedTable) -> list[str]:
     return [*lines, printed.note] if printed.note else lines
 
 
-def description(block: Block) -> list[str]:
+def coarser(table: Table, printed: PrintedTable) -> str:
+    """Where curves have fewer points than in print, how many: " at 21 of print's 101 points"."""
+    points = max((len(sweep.values) for sweep in table.sweeps), default=0)
+    fewer = printed.points is not None and 0 < points < printed.points
+    return f" at {points} of print's {printed.points} points" if fewer else ""
+
+
+def description(block: Block, printed: PrintedTable) -> list[str]:
     """What a block's numbers are and where they come from, in sentences."""
     data = {
         "procedural": "procedural data, a stand-in for the paper's",
         "synthetic": "synthetic data, drawn by the paper's definition",
-    }.get(block.source, f"{block.source} data")
+    }.get(block.source, f"{block.source} data" + (f", {block.copy}" if block.copy else ""))
     extra = ", ".join(f"{key}={axis_text(value)}" for key, value in block.extra.items())
     kind = "full protocol" if block.full else "not the printed protocol"
+    kind += coarser(block.table, printed)
     head = f"Scale {block.scale}, {data}" + (f", with {extra}" if extra else "") + f": {kind}."
     others = sorted({r.seed for r in block.records} - set(block.table.seeds))
     left_out = f" Seeds {others} are not the table's and not counted." if others else ""
-    count = f"Runs done: {block.tally}.{left_out}"
+    count = f"Runs done: {block.tally}.{left_out}{_data(block)}"
     return [head, count, origin(block.records), f"Command: `{block.command}`"]
+
+
+def _data(block: Block) -> str:
+    """What the runs noted of their data; nothing where it is drawn by definition."""
+    noted = sorted({r.data for r in block.records if r.data})
+    if block.source == "synthetic" or not noted:
+        return ""
+    others = sum(not r.data for r in block.records)
+    return f" Data: {'; '.join(noted)}" + (f"; not noted by {others} runs." if others else ".")
 
 
 def origin(records: Sequence[Record]) -> str:
@@ -146,7 +163,8 @@ def table_text(table: Table, printed: PrintedTable, found: Sequence[Block]) -> s
         parts.append(f"Not run yet. Command: `{table.command}`")
         parts.append(grid(table, printed, None).text())
     for block in found:
-        parts.append(_wrapped(description(block)) + "\n\n" + grid(table, printed, block).text())
+        about = _wrapped(description(block, printed))
+        parts.append(f"{about}\n\n{grid(table, printed, block).text()}")
     if found:
         parts.append(_wrapped([LEGEND]))
     return "\n\n".join(parts) + "\n"
@@ -164,7 +182,7 @@ def beside(records: Sequence[Record]) -> str:
     about: dict[str, Callable[[Record], str]] = {
         "axes": lambda r: ", ".join(f"{k}={axis_text(v)}" for k, v in r.axes.items()) or "-",
         "scale": lambda r: r.scale,
-        "data": lambda r: r.source,
+        "data": lambda r: f"{r.source}, {r.copy}" if r.copy else r.source,
         "seed": lambda r: str(r.seed),
         "status": lambda r: r.status,
         "epochs": lambda r: str(r.content.get("epochs", "-")),

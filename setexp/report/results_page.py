@@ -14,7 +14,7 @@ from setexp.report.blocks import Block, blocks
 from setexp.report.compare import LEGEND, compare, ours
 from setexp.report.papers import PrintedTable, load_printed
 from setexp.report.records import Record
-from setexp.report.render import Grid, description, grid, introduction
+from setexp.report.render import Grid, coarser, description, grid, introduction
 from setexp.report.tables import Table
 
 BEGIN, END = "<!-- tables:begin -->", "<!-- tables:end -->"
@@ -22,8 +22,8 @@ BEGIN, END = "<!-- tables:begin -->", "<!-- tables:end -->"
 _HEAD = """# Results
 
 Written by `python scripts/report.py page` from the records in `results/`; edit neither by hand.
-Numbers of real, procedural and synthetic data, of the full and of a reduced protocol, never share
-a table. A run enters with `python scripts/report.py keep RUN_FOLDER`.
+Numbers of real, procedural and synthetic data, of the full and of a reduced protocol, of data and
+of a lossy copy, never share a table. A run enters with `python scripts/report.py keep RUN_FOLDER`.
 """
 
 
@@ -48,8 +48,7 @@ def overview(tables: Sequence[Table], records: Sequence[Record], page: str = "")
         others = Counter[str]()
         for block in found:
             if block is not full:
-                kind = "reduced" if block.extra else block.scale
-                others[f"{kind} {block.source}"] += len(block.counted)
+                others[_label(block)] += len(block.counted)
         lines.append(
             [
                 f"[{table.id}]({page}#{table.name})",
@@ -61,6 +60,13 @@ def overview(tables: Sequence[Table], records: Sequence[Record], page: str = "")
         )
     headers = ["table", "what", "runs done", "cells against print", "other runs"]
     return Grid(headers, lines, 1).markdown() + "\n"
+
+
+def _label(block: Block) -> str:
+    """What a block's runs are in a few words: "small procedural", "reduced real copy"."""
+    changed = ["reduced"] if block.extra else []
+    scale = [] if changed and block.scale == "paper" else [block.scale]
+    return " ".join([*scale, *changed, block.source, *(["copy"] if block.copy else [])])
 
 
 def insert(text: str, block: str) -> str:
@@ -83,7 +89,7 @@ def _verdicts(table: Table, printed: PrintedTable, full: Block | None) -> str:
     if full is None:
         return "not run yet"
     if table.sweeps:
-        return "curves, no number in print"
+        return f"curves{coarser(table, printed)}, no number in print"
     count = Counter[str]()
     for (row, column), cell in table.cells.items():
         if cell.quoted:
@@ -104,5 +110,10 @@ def _section(table: Table, printed: PrintedTable, found: Sequence[Block]) -> str
     if not found:
         lines += [f"Not run yet. Command: `{table.command}`", ""]
     for block in found:
-        lines += [" ".join(description(block)), "", grid(table, printed, block).markdown(), ""]
+        lines += [
+            " ".join(description(block, printed)),
+            "",
+            grid(table, printed, block).markdown(),
+            "",
+        ]
     return "\n".join(lines)

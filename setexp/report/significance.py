@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from setexp.errors import ConfigError
 from setexp.report.blocks import Block
@@ -20,31 +20,41 @@ class Comparison:
         pairs: columns in which both rows have a number.
         won: columns in which the first is better.
         statistic, p: W, and its two-sided probability if rows do not differ; NaN without pairs.
+        runs: of each number, the seeds that it is a mean of.
     """
 
     pairs: int
     won: int
     statistic: float
     p: float
+    runs: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         test = "" if not self.pairs else f", W = {self.statistic:g}, p = {self.p:.3f}"
-        return f"better in {self.won} of {self.pairs} columns{test}"
+        few, many = min(self.runs, default=0), max(self.runs, default=0)
+        runs = str(many) if few == many else f"{few} to {many}"
+        behind = f"; runs behind a number: {runs}" if self.runs else ""
+        return f"better in {self.won} of {self.pairs} columns{test}{behind}"
 
 
-def wilcoxon(first: Sequence[float], second: Sequence[float], *, lower: bool) -> Comparison:
+def wilcoxon(
+    first: Sequence[float], second: Sequence[float], *, lower: bool, exact: bool
+) -> Comparison:
     """Compare paired numbers; `lower` ones are better.
 
-    Equal pairs are left out, as Wilcoxon does; W is the smaller sum of ranks, p by the normal
-    approximation, which gives what the thesis prints.
+    Equal pairs are left out, as Wilcoxon does; W is the smaller sum of ranks.
+
+    Args:
+        exact: p by counting, as few pairs need; otherwise by the normal approximation, which gives
+            what the thesis prints.
     """
     gains = [b - a if lower else a - b for a, b in zip(first, second, strict=True)]
     gains = [round(g, 12) for g in gains]  # of decimals that are printed
     statistic, p = math.nan, math.nan
-    if any(gains):
+    if differing := [g for g in gains if g]:
         from scipy import stats
 
-        found = stats.wilcoxon(gains, method="asymptotic")
+        found = stats.wilcoxon(differing, method="exact" if exact else "asymptotic")
         statistic, p = float(found.statistic), float(found.pvalue)
     return Comparison(len(gains), sum(g > 0 for g in gains), statistic, p)
 
@@ -61,7 +71,7 @@ def printed(tables: Sequence[PrintedTable], first: str, second: str) -> Comparis
         for column in table.columns
         if (a := table.number(first, column)) and (b := table.number(second, column))
     ]
-    return _compared([(float(a), float(b)) for a, b in pairs], tables)
+    return _compared([(float(a), float(b)) for a, b in pairs], tables, exact=False)
 
 
 def measured(
@@ -72,7 +82,8 @@ def measured(
     Raises:
         ConfigError: as `printed`.
     """
-    pairs = []
+    pairs: list[tuple[float, ...]] = []
+    runs: list[int] = []
     for block in found:
         for column in dict.fromkeys(c for _, c in block.table.cells):
             values = [
@@ -80,10 +91,13 @@ def measured(
             ]
             if all(values):
                 pairs.append(tuple(statistics.fmean(v) for v in values))
-    return _compared(pairs, tables)
+                runs += map(len, values)
+    return replace(_compared(pairs, tables, exact=True), runs=tuple(runs))
 
 
-def _compared(pairs: Sequence[tuple[float, ...]], tables: Sequence[PrintedTable]) -> Comparison:
+def _compared(
+    pairs: Sequence[tuple[float, ...]], tables: Sequence[PrintedTable], *, exact: bool
+) -> Comparison:
     columns = [column for table in tables for column in table.columns.values()]
     units, directions = {c.unit for c in columns}, {c.direction for c in columns}
     if len(units) > 1 or directions not in ({"lower"}, {"higher"}):
@@ -92,4 +106,4 @@ def _compared(pairs: Sequence[tuple[float, ...]], tables: Sequence[PrintedTable]
             f"{', '.join(sorted(directions))}; ranks need one unit and one direction, choose others"
         )
     first, second = zip(*pairs, strict=True) if pairs else ((), ())
-    return wilcoxon(first, second, lower=directions == {"lower"})
+    return wilcoxon(first, second, lower=directions == {"lower"}, exact=exact)

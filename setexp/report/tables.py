@@ -5,6 +5,7 @@ A config of `configs/table` names rows and columns as printed. Each may hold any
 - `experiment`: the experiment that is trained;
 - `set`: overrides beyond the experiment, {dotted key: value};
 - `metric`: the name in a result record; the table's `metric` is the default;
+- `suffix`: the definition by which a row was printed, where records hold several: "AP1_first";
 - `at`: inner steps at evaluation, a suffix of the metric: AP1 at 20 is "AP1@20";
 - `minus`: another experiment, whose value with the same `set` and seed is subtracted (a gain);
 - `quoted: true`: the document quotes others; shown, never run.
@@ -16,6 +17,7 @@ many, see `setexp.report.sweeps`.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +33,7 @@ TABLES = Path(__file__).resolve().parents[2] / "configs" / "table"
 
 _NEEDED = {"id", "seeds", "rows", "columns"}
 _TABLE_FIELDS = _NEEDED | {"metric", "points"}
-_CELL_FIELDS = {"experiment", "set", "metric", "at", "minus", "quoted"}
+_CELL_FIELDS = {"experiment", "set", "metric", "suffix", "at", "minus", "quoted"}
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Table:
     """A printed table's cells and the runs that fill them.
 
     Args:
-        points: of its sweeps; None for its config's.
+        chosen: of its config's, what a command must say: "table.points=101", "columns=n=8".
     """
 
     id: str
@@ -86,7 +88,7 @@ class Table:
     cells: dict[tuple[str, str], Cell]
     runs: tuple[Run, ...]
     sweeps: tuple[Sweep, ...] = ()
-    points: int | None = None
+    chosen: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -112,8 +114,9 @@ class Table:
     @property
     def command(self) -> str:
         """What fills the table."""
-        points = "" if self.points is None else f" table.points={self.points}"
-        return f"python train.py -m table={self.name}{points}"
+        return " ".join(
+            ["python train.py -m", f"table={self.name}", *map(shlex.quote, self.chosen)]
+        )
 
 
 def config_name(table_id: str) -> str:
@@ -135,8 +138,9 @@ def load_table(table_id: str, folder: Path = TABLES, points: int | None = None) 
         known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml") if p.stem != "none"))
         raise ConfigError(f"table {table_id}: no config {path.name}; there are {known}")
     spec = yaml.safe_load(path.read_text())
-    table = parse_table(spec if points is None else spec | {"points": points})
-    return replace(table, points=points)
+    if points is None:
+        return parse_table(spec)
+    return replace(parse_table(spec | {"points": points}), chosen=(f"table.points={points}",))
 
 
 def load_tables(folder: Path = TABLES) -> list[Table]:
@@ -194,7 +198,7 @@ def _cell(label: str, spec: Mapping[str, Any], row: str, column: str) -> Cell:
         if rest[key] is None:
             raise ConfigError(f"{label}: no {key}; its row or column must set it")
     at = f"@{rest['at']}" if "at" in rest else ""
-    metric, minus = rest["metric"] + at, rest.get("minus")
+    metric, minus = rest["metric"] + rest.get("suffix", "") + at, rest.get("minus")
     return Cell(row, column, rest["experiment"], axes, metric, minus=minus)
 
 
