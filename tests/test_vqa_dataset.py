@@ -13,27 +13,25 @@ import pytest
 import torch
 from vqa_release import (
     ASKED,
+    COUNTS,
     FEATURES,
+    RECIPE,
     images,
     make,
+    one_pass,
     prepared,
     write_release,
 )
 
 from setexp.datasets.array_store import Store
-from setexp.datasets.vqa.dataset import VQA
 from setexp.datasets.vqa.prepare import prepare, real_folder
 from setexp.datasets.vqa.procedural import procedural, write_official
 from setexp.datasets.vqa.proposals import prepare_proposals
-from setexp.datasets.vqa.scenes import Recipe, draw_scenes
+from setexp.datasets.vqa.scenes import draw_scenes
 from setexp.datasets.vqa.sentences import TEMPLATES, ask, people
 from setexp.datasets.vqa.split import partners
 from setexp.datasets.vqa.text import words_of
 from setexp.errors import ConfigError
-from setexp.sets import Batch
-
-RECIPE = Recipe(features=4, objects=4, duplicates=2, distractors=4, seed=0)
-COUNTS = {"train": 30, "val": 20, "test": 10}
 
 
 @pytest.fixture
@@ -44,11 +42,6 @@ def release(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return procedural(tmp_path_factory.mktemp("data"), RECIPE, COUNTS)
-
-
-def one_pass(dataset: VQA, split: str = "val", **how: Any) -> list[Batch]:
-    how = {"shuffle": False, "drop_last": False} | how
-    return list(dataset.batches(split, 5, torch.Generator().manual_seed(3), **how))
 
 
 def test_a_store_of_another_version_is_refused(release: Path) -> None:

@@ -11,9 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from smoke_runs import ROOT
-from test_vqa_data import COUNTS, RECIPE, edit, make, one_pass, prepared, script
-from vqa_release import ASKED, images, write_release
+from smoke_runs import ROOT, script
+from vqa_release import (
+    ASKED,
+    COUNTS,
+    RECIPE,
+    edit,
+    images,
+    make,
+    one_pass,
+    prepared,
+    write_release,
+)
 
 from setexp.datasets.array_store import Store
 from setexp.datasets.vqa.majority import canonical_answer

@@ -15,6 +15,7 @@ from vqa_release import (
     ASKED,
     FEATURES,
     SAID,
+    edit,
     images,
     make,
     prepared,
@@ -151,13 +152,6 @@ def more_boxes(folder: Path) -> None:
 
 def unknown_image(folder: Path) -> None:
     write_table(folder / "val.tsv", images("val", 3))
-
-
-def edit(folder: Path, name: str, change: Any) -> None:
-    path = folder / f"v2_{name}.json"
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
 
 
 SAID_OF_VAL, ASKED_OF_VAL = "mscoco_val2014_annotations", "OpenEnded_mscoco_val2014_questions"

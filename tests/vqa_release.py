@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from setexp.datasets.vqa.dataset import VQA
 from setexp.datasets.vqa.prepare import OFFICIAL, prepare, real_folder
 from setexp.datasets.vqa.proposals import Image, line_of
+from setexp.datasets.vqa.scenes import Recipe
+from setexp.sets import Batch
 
+RECIPE = Recipe(features=4, objects=4, duplicates=2, distractors=4, seed=0)
+COUNTS = {"train": 30, "val": 20, "test": 10}
 FEATURES = 3
 FIRST = {"train": 100, "val": 200, "test": 300}
 ASKED = ("How many dogs are there?", "What color is the man's shirt?", "Is it 3:30 p.m.?")
@@ -98,3 +103,17 @@ def prepared(release: Path) -> Path:
     root = release.parent / "data"
     prepare(release, real_folder(root))
     return root
+
+
+def one_pass(dataset: VQA, split: str = "val", **how: Any) -> list[Batch]:
+    """All batches of a split, in its order."""
+    how = {"shuffle": False, "drop_last": False} | how
+    return list(dataset.batches(split, 5, torch.Generator().manual_seed(3), **how))
+
+
+def edit(folder: Path, name: str, change: Any) -> None:
+    """Change what one of a release's JSON files says."""
+    path = folder / f"v2_{name}.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
