@@ -284,13 +284,13 @@ def dspn_state(images: bool, device: torch.device) -> Case:
 
 def multisets(device: torch.device) -> Case:
     """Random multisets, 8 elements of 8 features: iDSPN beside the unrolled DSPN."""
-    sets = ["dataset.set_size=8", "dataset.element_dim=8", "dataset.train_size=512"]
+    small = ["dataset.set_size=8", "dataset.element_dim=8", "dataset.train_size=512"]
 
     def network() -> sets.Encoder:
         return sets.Encoder(sets.Elements([8, 512, 512]), sets.SortPool(512, 8))
 
     def mine(name: str, experiment: str, steps: int) -> Contender:
-        overrides = [f"experiment={experiment}", f"decoder.steps={steps}", *sets]
+        overrides = [f"experiment={experiment}", f"decoder.steps={steps}", *small]
         return ours(name, overrides, device)[0]
 
     decoder = descent.IDSPN(network(), descent.LearnedRows(8, 8), 20, regulariser=0.1)
