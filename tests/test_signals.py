@@ -44,7 +44,11 @@ def test_a_handler_that_returns_lets_the_run_go_on(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
-def test_without_a_launcher_a_signal_ends_the_run(number: int) -> None:
+def test_without_a_launcher_a_signal_ends_the_run(
+    number: int, handle: Callable[[int, Any], None]
+) -> None:
+    own = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+    handle(number, own)  # these tests may run in the background themselves
     with StopRequest() as stop:
         os.kill(os.getpid(), number)
         assert stop.event is not None
