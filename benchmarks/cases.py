@@ -307,7 +307,7 @@ def multisets(device: torch.device) -> Case:
         {"iDSPN": 2.0},
         idspn_flops(layers, 20),
         (1024, 512, 512),
-        {
+        growth={
             "iDSPN": (mine("", implicit, 10), mine("", implicit, 40), 0.05),
             "DSPN": (mine("", unrolled, 10), mine("", unrolled, 40), None),
         },

@@ -14,3 +14,4 @@ def test_a_case_can_be_built(name: str) -> None:
     case = CASES[name](torch.device("cpu"), False)
     assert case.bars.keys() <= {contender.name for contender in case.contenders}
     assert all(contender.steps > 0 for contender in case.contenders)
+    assert all(isinstance(least, float) for least in case.smaller.values())
