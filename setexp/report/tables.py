@@ -17,7 +17,6 @@ many, see `setexp.report.sweeps`.
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from typing import Any
 import yaml
 
 from setexp.errors import ConfigError
-from setexp.report.records import axis_text
+from setexp.report.records import axis_text, shell_words
 from setexp.report.sweeps import Sweep, unroll
 
 TABLES = Path(__file__).resolve().parents[2] / "configs" / "table"
@@ -114,9 +113,7 @@ class Table:
     @property
     def command(self) -> str:
         """What fills the table."""
-        return " ".join(
-            ["python train.py -m", f"table={self.name}", *map(shlex.quote, self.chosen)]
-        )
+        return f"python train.py -m {shell_words([f'table={self.name}', *self.chosen])}"
 
 
 def config_name(table_id: str) -> str:
