@@ -257,7 +257,7 @@ def test_places_come_row_by_row_with_their_positions() -> None:
     encoded = model(images)
     assert encoded.z.shape == (B, 0)
     assert torch.equal(encoded.elements.mask, torch.ones(B, 4 * 3))
-    features = model.convolutions(images)
+    features = model.convolutions(2 * images - 1)
     for row, column in ((0, 0), (2, 1), (3, 2)):
         down, across = row / 3, column / 2
         where = model.position(torch.tensor([down, across, 1 - down, 1 - across]))

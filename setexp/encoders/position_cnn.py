@@ -21,6 +21,8 @@ class PositionCNN(nn.Module):
         strides: of each convolution; there are as many as strides.
         norm_epsilon: of the layer norm.
 
+    Pictures are read in [-1, 1], as the authors have them.
+
     Shapes: images (B, 3, H, W) in [0, 1] to an `Encoding` with z (B, 0) and elements
     (B, H' * W', C), row by row and all present, H' being H divided by the strides.
     """
@@ -43,7 +45,7 @@ class PositionCNN(nn.Module):
         self.mlp = MLP([width, width, width])
 
     def forward(self, images: Tensor) -> Encoding:
-        images = images.contiguous(memory_format=torch.channels_last)
+        images = (2 * images - 1).contiguous(memory_format=torch.channels_last)
         features = self.convolutions(images).movedim(1, -1)
         places = (features + self.position(grid(features))).flatten(1, 2)
         x = self.mlp(self.norm(places))
