@@ -108,8 +108,13 @@ def test_what_is_not_measured_is_not_shown(tmp_path: Path) -> None:
     measure(tmp_path, "iDSPN", 4, 2, 10, 1e-3)
     measure(tmp_path, "iDSPN", 8, 8, 20, 1e-3)  # nothing to divide it by
     assert shown(two, block_of(tmp_path)) == {("n=4", "d=2"): ["iDSPN, it=10", "Baseline, it=10"]}
+    measure(tmp_path, "Baseline", 8, 8, 10, 1e-3)
     assert shown(one, block_of(tmp_path)) == {
-        ("equal inner steps", "n=4, d=2"): ["iDSPN, it=10", "Baseline, it=10"]
+        ("n=8, d=8, equal inner steps", "it=20"): ["iDSPN, "],
+        ("n=8, about equal computation, 10 steps of the baseline", "d=8"): [
+            "iDSPN, it=20",
+            "Baseline, it=10",
+        ],
     }
 
 
