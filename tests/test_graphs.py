@@ -190,16 +190,22 @@ def test_real_data_are_read_where_they_are() -> None:
 
 
 def test_degrees_and_constants_are_features(tmp_path: Path) -> None:
-    for name, width in (("IMDB-BINARY", 137), ("REDDIT-BINARY", 1)):
+    without = ["dataset.constant=false", "dataset.element_dim=136"]
+    for name, width, how in (
+        ("IMDB-BINARY", 137, []), ("IMDB-BINARY", 136, without), ("REDDIT-BINARY", 1, []),
+    ):  # fmt: skip
         nodes = config("experiment=graphs_social", f"paths.data={tmp_path}", "dataset.graphs=30",
-                       f"dataset.name={name}")  # fmt: skip
+                       f"dataset.name={name}", *how)  # fmt: skip
         data = build(nodes["dataset"], "dataset")
         (batch,) = data.batches("val", 99, generator(), shuffle=False, drop_last=False)
         x, _, first, _, edge = batch.input
         nodes_there = int(first[-1])
-        assert x.shape[1] == width and (x[:nodes_there, 0] == 1).all()
+        assert x.shape[1] == width
+        assert how or (x[:nodes_there, 0] == 1).all()
         if width > 1:
-            assert torch.equal(x[:nodes_there, 1:].argmax(1), edge.diff()[:nodes_there])
+            degrees = x[:nodes_there, width - 136 :]
+            assert torch.equal(degrees.argmax(1), edge.diff()[:nodes_there])
+            assert (degrees.sum(1) == 1).all()
 
 
 # Readouts

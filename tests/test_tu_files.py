@@ -47,6 +47,8 @@ def test_it_is_what_pytorch_geometric_reads(folder: Path, attributes: bool) -> N
         np.savetxt(folder / "SET_node_attributes.txt", values, fmt="%.3f", delimiter=", ")
     ours, (theirs, slices, _) = read_tu(folder, "SET"), read_tu_data(str(folder), "SET")
     assert np.array_equal(ours.features, theirs.x.numpy())
+    labels = read_tu(folder, "SET", attributes=False).features
+    assert np.array_equal(labels, ours.features[:, 2 * attributes :])
     assert np.array_equal(ours.labels, theirs.y.numpy())
     start = np.cumsum(ours.sizes) - ours.sizes
     graph = np.repeat(np.arange(len(start)), ours.sizes)

@@ -38,11 +38,12 @@ class TUGraphs(NamedTuple):
     features: np.ndarray | None
 
 
-def read_tu(folder: Path, name: str) -> TUGraphs:
+def read_tu(folder: Path, name: str, *, attributes: bool = True) -> TUGraphs:
     """Read a data set; what PyTorch Geometric's `read_tu_data` makes of the same files.
 
     Args:
         folder: holds the files. name: they begin with it.
+        attributes: read those of nodes; otherwise their labels alone.
 
     Raises:
         ConfigError: a file is missing, truncated or contradicts another; a graph has no nodes. What
@@ -66,7 +67,7 @@ def read_tu(folder: Path, name: str) -> TUGraphs:
     edges = _edges(paths["A"], graph)
     features = []
     for part, kind in (("node_attributes", float), ("node_labels", int)):
-        if not paths[part].is_file():
+        if not paths[part].is_file() or (part == "node_attributes" and not attributes):
             continue
         values = _numbers(paths[part], None, kind)
         if len(values) != len(graph):

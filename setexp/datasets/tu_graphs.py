@@ -43,8 +43,10 @@ class TUDataset:
         element_dim: features of a node; narrower files are filled up with zeros.
         classes: of graphs.
         graphs: of a procedural set; real ones are used whole.
-        degrees: nodes get a constant and their one-hot degree; otherwise labels and attributes, or
+        degrees: nodes get a constant and their one-hot degree; otherwise attributes and labels, or
             a constant where there are none.
+        constant: leave it out beside the degrees if false.
+        attributes: leave them out beside the labels if false.
         folds: of the cross-validation.
         shared_shuffle: the folds divide one order of the graphs, so that every graph is tested
             once; otherwise each shuffles anew, as the released code does.
@@ -68,6 +70,8 @@ class TUDataset:
         classes: int,
         graphs: int,
         degrees: bool,
+        constant: bool = True,
+        attributes: bool = True,
         folds: int = 10,
         shared_shuffle: bool = False,
         data_seed: int = 0,
@@ -84,13 +88,13 @@ class TUDataset:
         elif not found:
             _download(folder, name)
         try:
-            data = read_tu(folder, name)
+            data = read_tu(folder, name, attributes=attributes)
         except ConfigError as error:
             remedy = "put the whole data set there, or set dataset.source=procedural"
             if self.source == "procedural":
                 remedy = f"delete {folder.parent}, and it is drawn again"
             raise ConfigError(f"{error}; {remedy}") from None
-        x = _features(data, degrees)
+        x = _features(data, degrees, constant)
         if x.shape[1] > element_dim:
             raise ConfigError(
                 f"dataset.element_dim={element_dim}: nodes of {folder} have {x.shape[1]} features"
@@ -243,13 +247,14 @@ def _split(count: int, seed: int, fold: int, folds: int, shared: bool) -> dict[s
     return {"test": test, "val": rest[:part], "train": rest[part:]}
 
 
-def _features(data: TUGraphs, degrees: bool) -> np.ndarray:
+def _features(data: TUGraphs, degrees: bool, constant: bool) -> np.ndarray:
     count = int(data.sizes.sum())
     one = np.ones((count, 1), dtype=np.float32)
     if not degrees:
         return one if data.features is None else data.features
     degree = np.bincount(data.edges[:, 0], minlength=count)
-    return np.concatenate([one, np.eye(degree.max() + 1, dtype=np.float32)[degree]], axis=1)
+    one_hot = np.eye(degree.max() + 1, dtype=np.float32)[degree]
+    return np.concatenate([one, one_hot], axis=1) if constant else one_hot
 
 
 def _fingerprint(data: TUGraphs, name: str, folds: int, shared: bool) -> str:
