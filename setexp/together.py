@@ -84,7 +84,7 @@ def _fit(members: list[Member]) -> list[str]:
                 raise
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise ConfigError(
-                f"the first step failed: {reason}; do the parts fit each other and the data? "
+                f"the first batch failed: {reason}; do the parts fit each other and the data? "
                 "HYDRA_FULL_ERROR=1 shows where"
             ) from error
         else:

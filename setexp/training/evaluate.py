@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
@@ -60,18 +61,20 @@ def evaluate(
     batch_size: int,
     generator: torch.Generator,
     steps: int | None = None,
+    batches: int | None = None,
 ) -> dict[str, float]:
     """Measure a task on one pass over a split; the device is read once, at the end.
 
     Args:
         steps: most inner steps, though the evaluation may name more; None for those it names, or
             for the decoder's own number.
+        batches: how many are read; None for all.
 
     Raises:
         ConfigError: the evaluation names a stat that the task does not measure.
     """
     task = (copy.deepcopy(task).double() if evaluation.double else task).eval()
-    at = evaluation.at
+    at = list(dict.fromkeys(evaluation.at))
     if at:
         at = at if steps is None else [t for t in at if t <= steps] or [steps]
         steps = max(at)
@@ -83,7 +86,7 @@ def evaluate(
     passes = dataset.batches(
         split, batch_size, generator, shuffle=False, drop_last=evaluation.drop_last
     )
-    for batch in passes:
+    for batch in islice(passes, batches):
         outcome = task(batch, steps=steps)
         values = {} if at else {"loss": outcome.loss}
         values |= {name: _stat(outcome.stats, name) for name in evaluation.stats}
@@ -132,9 +135,12 @@ def measure(
     seed: int,
     when: object,
     device: torch.device,
-    steps: int | None = None,
+    **how: int | None,
 ) -> dict[str, float]:
     """`evaluate` with draws of its own: functions of seed, split and time, not of training's.
+
+    Args:
+        how: steps and batches of `evaluate`.
 
     Raises:
         NonFiniteError: a matching met a prediction that is NaN or infinite.
@@ -142,7 +148,7 @@ def measure(
     generator = torch.Generator(device).manual_seed(derive(seed, split, "evaluate"))
     with own_draws(derive(seed, "evaluate", when), device):
         try:
-            return evaluate(task, dataset, split, evaluation, batch_size, generator, steps)
+            return evaluate(task, dataset, split, evaluation, batch_size, generator, **how)
         except NonFiniteError as error:
             raise NonFiniteError(f"evaluation of seed {seed} on {split}: {error}") from None
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from math import isnan
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from setexp.errors import ConfigError, NonFiniteError
+from setexp.errors import NonFiniteError
 from setexp.provenance import origin
 from setexp.sets import Batch
 from setexp.training import checkpoint
@@ -30,7 +30,7 @@ from setexp.training.randomness import derive, rng_state, set_rng_state
 from setexp.training.seeds import Alone, Stacked, unstack_state
 from setexp.training.settings import Precision, Select, Trainer
 from setexp.training.signals import StopRequest
-from setexp.training.summary import summarise
+from setexp.training.summary import selected, summarise
 from setexp.training.tracking import Tracker
 
 log = logging.getLogger(__name__)
@@ -118,6 +118,7 @@ class Fit:
                 tqdm(total=self.total, initial=self.step, disable=None, unit="step", smoothing=0.05)
             )
             if self.step == 0:
+                self._rehearse()
                 self._save()
             while self.step < self.end:
                 epoch = self.step // self.per_epoch
@@ -152,6 +153,20 @@ class Fit:
         dataset, how = self.datasets[index], self._how(index)
         measured = measure_final(task, dataset, self.evaluation, **how)
         return task, measured | self.reports[index]
+
+    def _rehearse(self) -> None:
+        """Evaluate a batch of each split, so that what does not fit shows before training."""
+        task, splits = self.learner.module(0), dict.fromkeys(self.evaluation.final)
+        if self.evaluation.during is not None and self.trainer.evaluate_every:
+            splits = {self.evaluation.during: None} | splits
+        for split in splits:
+            how = self._how(0) | {"when": "rehearsal", "batches": 1}
+            try:
+                measured = measure(task, self.datasets[0], split, self.evaluation, **how)
+            except NonFiniteError:
+                continue  # which training may mend, or will tell
+            if split == self.evaluation.during and self.trainer.select is Select.best:
+                selected(measured, self.trainer)
 
     def _batches(self, epoch: int) -> Iterator[tuple[Batch, ...]]:
         passes = [
@@ -258,12 +273,9 @@ class Fit:
     def _keep_best(self, index: int, measured: dict[str, float]) -> None:
         if self.trainer.select is not Select.best:
             return
-        name = str(self.trainer.select_metric)
-        if name not in measured:
-            raise ConfigError(f"trainer.select_metric={name}: evaluated are {', '.join(measured)}")
-        value, best = measured[name], self.best[index]
+        value, best = selected(measured, self.trainer), self.best[index]
         sign = 1 if self.trainer.select_lower else -1
-        if best is None or isnan(best["value"]) or sign * value < sign * best["value"]:
+        if best is None or math.isnan(best["value"]) or sign * value < sign * best["value"]:
             state = {k: v.clone() for k, v in self.learner.state(index).items()}
             self.best[index] = {"value": value, "step": self.step, "model": state}
 

@@ -8,6 +8,18 @@ from setexp.errors import ConfigError
 from setexp.training.settings import Trainer
 
 
+def selected(measured: Mapping[str, float], trainer: Trainer) -> float:
+    """The metric that weights are chosen by.
+
+    Raises:
+        ConfigError: it is not measured.
+    """
+    name = str(trainer.select_metric)
+    if name not in measured:
+        raise ConfigError(f"trainer.select_metric={name}: evaluated are {', '.join(measured)}")
+    return measured[name]
+
+
 def summarise(
     report: Mapping[str, float], measured: Mapping[str, float], trainer: Trainer, epoch: int
 ) -> dict[str, float]:
@@ -23,13 +35,10 @@ def summarise(
     """
     report = dict(report)
     if trainer.milestones:
-        name = str(trainer.select_metric)
-        if name not in measured:
-            raise ConfigError(f"trainer.select_metric={name}: evaluated are {', '.join(measured)}")
-        sign = -1 if trainer.select_lower else 1
+        sign, reached = -1 if trainer.select_lower else 1, selected(measured, trainer)
         for value in trainer.milestones:
             label = f"epochs_to_{value:g}"
-            if label not in report and sign * measured[name] >= sign * value:
+            if label not in report and sign * reached >= sign * value:
                 report[label] = epoch
     if trainer.average_from is not None and epoch >= trainer.average_from:
         every = trainer.evaluate_every
