@@ -146,7 +146,11 @@ def jobs(config: DictConfig) -> dict[str, list[Run]]:
 
 
 def axes(overrides: list[str]) -> dict[str, Any]:
-    """What a command changes about an experiment: {dotted key: value}, sorted by key."""
+    """What a command changes about an experiment: {dotted key: value}, sorted by key.
+
+    Raises:
+        ConfigError: an override that Hydra cannot read.
+    """
     return {key: value for key, (_, value) in _changes(overrides).items()}
 
 
@@ -160,7 +164,11 @@ def arguments(overrides: list[str]) -> list[str]:
 
 def _changes(overrides: list[str]) -> dict[str, tuple[str, Any]]:
     found: dict[str, tuple[str, Any]] = {}
-    for override in OverridesParser.create().parse_overrides(overrides):
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+    except HydraException as error:
+        raise ConfigError(f"{' '.join(overrides)}: {_one_line(error)}") from None
+    for override in parsed:
         key = override.key_or_group if override.package is None else override.get_key_element()
         if _OPERATIONAL.match(key):
             continue

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from setexp.config import axes
 from setexp.errors import ConfigError
 from setexp.files import read_json
 from setexp.report.records import run_folder, shell_words
@@ -20,7 +21,7 @@ def origin(node: Mapping[str, Any]) -> Run | None:
     """The run that has the weights, its seeds left open; None where weights are random.
 
     Raises:
-        ConfigError: no such table or cell, or one that no run fills.
+        ConfigError: no such table or cell, one that no run fills, or overrides that make no sense.
     """
     if node["use"] is Use.none:
         return None
@@ -36,7 +37,11 @@ def origin(node: Mapping[str, Any]) -> Run | None:
             f"pretrained.row={node['row']}, pretrained.column={node['column']}: no such cell in "
             f"table {table.id}; it has rows {'; '.join(rows)} and columns {'; '.join(columns)}"
         )
-    return Run("", cell.experiment, cell.axes, ())
+    try:
+        further = axes(node["overrides"])
+    except ConfigError as error:
+        raise ConfigError(f"pretrained.overrides: {error}") from None
+    return Run("", cell.experiment, cell.axes | further, ())
 
 
 def trained(node: Mapping[str, Any], seed: int, outputs: Path, scale: str, source: str) -> Path:

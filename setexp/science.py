@@ -26,6 +26,8 @@ _AS_BEFORE: dict[str, dict[str, Any]] = {
         "milestones": [],
         "average_from": None,
     },
+    "dataset": {"constant": True, "attributes": True},
+    "pretrained": {"overrides": []},
     "evaluation": {"curves": [], "double": False, "summaries": {}},
 }
 

@@ -28,7 +28,7 @@ ARROW = {
     "build": (),
     "rules": ("training",),
     "config": ("report", "rules", "training"),
-    "pretrained": ("report", "training"),
+    "pretrained": ("config", "report", "training"),
     "crossval": ("build", "config", "report", "rules", "training"),
     "science": ("training",),
     "experiment": (

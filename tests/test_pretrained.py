@@ -45,6 +45,18 @@ def test_a_cell_that_does_not_exist_is_named(place: list[str]) -> None:
     assert "pretrained.row=Sum + MPL" in said and "Sum + MLP" in said
 
 
+def test_what_holds_for_both_runs_is_said_to_both(tmp_path: Path, place: list[str]) -> None:
+    alike = "dataset.noise_on_padding=false"
+    both = [alike, f'pretrained.overrides=["{alike}"]']
+    said = complaint(*CLASSIFY, *both, *place)
+    assert said.endswith(f"python train.py experiment=mnist_sum {alike} seeds=[0] scale=smoke")
+    perform("experiment=mnist_sum", alike, *place)
+    perform(*CLASSIFY, *both, *place)
+    first, second = (encoder(run_of(tmp_path, e)) for e in ("mnist_sum", "mnist_classify_sum"))
+    assert all(torch.equal(v, second[k]) for k, v in first.items())
+    assert "pretrained.overrides: x: " in complaint(*CLASSIFY, "pretrained.overrides=[x]", *place)
+
+
 @pytest.mark.parametrize("use", ["frozen", "unfrozen"])
 def test_a_table_trains_the_run_with_the_weights_first(
     use: str, tmp_path: Path, place: list[str], capsys: pytest.CaptureFixture[str]
@@ -83,7 +95,7 @@ def test_seeds_get_their_weights_beside_one_that_has_begun(
     perform("experiment=mnist_sum", "seeds=[0,1]", *place)
     with monkeypatch.context() as patch:
         patch.setattr(Fit, "_step", dies)
-        with pytest.raises(ConfigError, match="first step failed: RuntimeError: out of memory"):
+        with pytest.raises(ConfigError, match="first batch failed: RuntimeError: out of memory"):
             perform(*CLASSIFY, "seeds=[0]", *place)
     perform(*CLASSIFY, "seeds=[0,1]", *place)
     for seed in (0, 1):

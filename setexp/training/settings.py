@@ -132,6 +132,7 @@ class Pretrained:
     Args:
         use: see `Use`.
         table, row, column: the cell whose run, of the same seed, scale and data source, has them.
+        overrides: further ones of that run, such as "dataset.noise_on_padding=false".
         part: of both models, by name; or a list of several.
     """
 
@@ -139,6 +140,7 @@ class Pretrained:
     table: str | None = None
     row: str | None = None
     column: str | None = None
+    overrides: list[str] = field(default_factory=list)
     part: Any = "encoder"
 
 
