@@ -178,13 +178,18 @@ def _descent(nodes: dict[str, Any]) -> list[str]:
         mistakes.append("loss.steps=all: an implicit gradient has the last set alone; use last")
     if (decoder.get("descent") or {}).get("reduction") != "batch_mean":
         return mistakes
-    other = {"eval_batch_size": trainer["batch_size"], "slice": None, "drop_last": True}
+    size = trainer["batch_size"]
+    wanted = {
+        "trainer": {"eval_batch_size": size, "slice": None, "drop_last": True},
+        "evaluation": {"drop_last": True},
+    }
     return mistakes + [
-        f"trainer.{key}={trainer[key]}: DSPN's inner steps depend on how many sets are together, "
-        f"trainer.batch_size={trainer['batch_size']}; keep {value}, or use "
+        f"{part}.{key}={nodes[part][key]}: DSPN's inner steps depend on how many sets are "
+        f"together, trainer.batch_size={size}; keep {value}, or use "
         "decoder.descent.reduction=per_sample"
-        for key, value in other.items()
-        if trainer[key] != value
+        for part, values in wanted.items()
+        for key, value in values.items()
+        if nodes[part][key] != value
     ]
 
 

@@ -7,6 +7,7 @@ import pytest
 from smoke_runs import command, complaint, entry, only, read, refusal, train
 
 from setexp.config import refuse_bad_overrides
+from setexp.training.loop import Fit
 
 POLYGONS = "experiment=polygons_fspool"
 
@@ -114,8 +115,26 @@ def test_a_table_with_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_parts_that_fail_in_the_first_step(tmp_path: Path) -> None:
     where = ["scale=smoke", "figures=none", f"paths.outputs={tmp_path}"]
     said = complaint(POLYGONS, "decoder=classifier", *where)
-    one_line(said, "the first step failed: ", "do the parts fit each other and the data?")
+    one_line(said, "the first batch failed: ", "do the parts fit each other and the data?")
     assert read(only(tmp_path) / "seed-0/status.json")["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["evaluation.stats=[accuracy]"], "evaluation.stats: accuracy: of each set the task"),
+        (["evaluation=clevr_state"], "average precision: elements and masks of the "),
+        (["trainer.select=best", "trainer.select_metric=accuracy", "evaluation.during=test"],
+         "trainer.select_metric=accuracy: evaluated are loss, direct"),
+    ],
+)  # fmt: skip
+def test_an_evaluation_that_does_not_fit_is_refused_before_training(
+    given: list[str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Fit, "_step", lambda *_: pytest.fail("trained"))
+    said = complaint(POLYGONS, "scale=smoke", "figures=none", *given, f"paths.outputs={tmp_path}")
+    assert said.startswith(expected)
+    assert not list(tmp_path.rglob("checkpoint.pt"))
 
 
 @pytest.mark.parametrize(
@@ -157,6 +176,7 @@ def test_parts_that_do_not_fit(overrides: list[str], expected: list[str], tmp_pa
         (["dspn_clevr_state", "decoder.steps=-1"], ["decoder: steps=-1", "at least 0"]),
         (["dspn_clevr_state", "decoder.descent.momentum=2"], ["decoder.descent: ", "momentum=2.0"]),
         (["dspn_clevr_state", "trainer.slice=1"], ["trainer.slice=1: DSPN's inner steps depend"]),
+        (["dspn_mnist", "evaluation.drop_last=false"], ["evaluation.drop_last=False: DSPN's"]),
         (
             ["dspn_clevr_state", "trainer.eval_batch_size=1"],
             ["trainer.eval_batch_size=1: DSPN's", "decoder.descent.reduction=per_sample"],
