@@ -17,9 +17,10 @@ from setexp.build import build
 from setexp.config import compose_run, plain
 from setexp.sets import Batch, Encoding, SetBatch
 from setexp.tasks.predict import Predict
-from setexp.training.evaluate import Evaluation, measure_curves
+from setexp.training.evaluate import measure_curves
 from setexp.training.loop import Fit
 from setexp.training.randomness import for_run
+from setexp.training.settings import Evaluation
 
 
 @dataclass

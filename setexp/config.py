@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from setexp.errors import ConfigError
 from setexp.report.records import axis_text
 from setexp.rules import broken_rules
-from setexp.training.settings import CrossValidation, Pretrained, Tracking, Trainer
+from setexp.training.settings import CrossValidation, Evaluation, Pretrained, Tracking, Trainer
 
 if TYPE_CHECKING:
     from setexp.report.tables import Run
@@ -53,22 +53,6 @@ class Paths:
 
 
 @dataclass
-class EvaluationNodes:
-    """Nodes of `setexp.training.evaluate.Evaluation`; see there."""
-
-    losses: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[str, Any] = field(default_factory=dict)
-    summaries: dict[str, Any] = field(default_factory=dict)
-    stats: list[str] = field(default_factory=list)
-    at: list[int] = field(default_factory=list)
-    during: str | None = None
-    curves: list[str] = field(default_factory=list)
-    final: dict[str, str] = field(default_factory=dict)
-    drop_last: bool = False
-    double: bool = False
-
-
-@dataclass
 class Config:
     """The root: closed sections are typed here; open ones are checked against constructors."""
 
@@ -81,7 +65,7 @@ class Config:
     latent: int | None = None
     hidden: int | None = None
     pretrained: Pretrained = field(default_factory=Pretrained)
-    evaluation: EvaluationNodes = field(default_factory=EvaluationNodes)
+    evaluation: Evaluation = field(default_factory=Evaluation)
     trainer: Trainer = field(default_factory=Trainer)
     crossval: CrossValidation = field(default_factory=CrossValidation)
     tracking: Tracking = field(default_factory=Tracking)

@@ -28,11 +28,10 @@ from setexp.files import read_json, write_json
 from setexp.report.records import slug
 from setexp.rules import broken_rules
 from setexp.training import checkpoint
-from setexp.training.evaluate import Evaluation
 from setexp.training.loop import Fit, steps_per_epoch
 from setexp.training.randomness import derive
 from setexp.training.seeds import stackable
-from setexp.training.settings import CrossValidation, Tracking, TrackingMode, Trainer
+from setexp.training.settings import CrossValidation, Evaluation, Tracking, TrackingMode, Trainer
 from setexp.training.tracking import Tracker
 
 # Sections whose keys a grid may name, and keys there that all its points share.

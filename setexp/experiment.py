@@ -25,11 +25,10 @@ from setexp.provenance import code, provenance
 from setexp.report.records import shell_words, slug
 from setexp.science import differences, jsonable, science_of
 from setexp.training import checkpoint
-from setexp.training.evaluate import Evaluation
 from setexp.training.loop import Fit
 from setexp.training.randomness import derive, for_run
 from setexp.training.seeds import stackable
-from setexp.training.settings import Use
+from setexp.training.settings import Evaluation, Use
 from setexp.training.tracking import Tracker
 
 

@@ -113,24 +113,21 @@ def _unpooling(nodes: dict[str, Any]) -> list[str]:
 def _places(nodes: dict[str, Any]) -> list[str]:
     """An encoder that yields elements and no vector needs a decoder that reads them."""
     decoder, encoder = (nodes["task"].get("decoder") or {}), (nodes["task"].get("encoder") or {})
-    if not encoder.get("_target_", "").endswith("PositionCNN") or "slot" in decoder:
+    if not encoder.get("_target_", "").endswith("PositionCNN") or "latent" not in decoder:
         return []
     return ["encoder=position_cnn: it yields no vector; use decoder=slot_attention or slot_mlp"]
 
 
 def _guess(nodes: dict[str, Any]) -> list[str]:
-    """Set refiners and channels take the encoder's elements; refiners aim at its vector."""
+    """Set refiners begin with the encoder's elements and aim at its vector."""
     decoder, encoder = (nodes["task"].get("decoder") or {}), (nodes["task"].get("encoder") or {})
-    refines = (decoder.get("initial") or {}).get("_target_", "").endswith("EncodedSet")
-    if not refines and not decoder.get("_target_", "").endswith("Channels"):
+    if not (decoder.get("initial") or {}).get("_target_", "").endswith("EncodedSet"):
         return []
-    if not encoder.get("_target_", "").endswith("GroupedCNN"):
-        return ["decoder: it takes elements that the encoder guesses; use encoder=grouped_cnn"]
-    aim = decoder["set_encoder"]["pooling"].get("features") if refines else None
-    if aim is None or aim == encoder["latent"]:
+    aim, latent = decoder["set_encoder"]["pooling"].get("features"), encoder.get("latent")
+    if None in (aim, latent) or aim == latent:
         return []
     return [
-        f"encoder.latent={encoder['latent']}: decoder.set_encoder.pooling.features={aim}; a set "
+        f"encoder.latent={latent}: decoder.set_encoder.pooling.features={aim}; a set "
         "refiner compares these vectors"
     ]
 
@@ -148,14 +145,8 @@ def _representation(nodes: dict[str, Any]) -> list[str]:
 def _counts(nodes: dict[str, Any]) -> list[str]:
     """A decoder that adds a count needs an encoder that counts, and the other way round."""
     encoder, decoder = nodes["task"].get("encoder") or {}, nodes["task"].get("decoder") or {}
-    attends = encoder.get("_target_", "").endswith(".Attend")
-    if attends != decoder.get("_target_", "").endswith(".AnswerClassifier"):
-        return [
-            "decoder: people_answers reads what encoder=attend or attend_counting sees, and no "
-            "other decoder does; choose both"
-        ]
     counts = decoder.get("counts")
-    if counts is None or (nodes["task"]["encoder"].get("count") is None) == (counts == 0):
+    if counts is None or (encoder.get("count") is None) == (counts == 0):
         return []
     return [
         f"decoder.counts={counts}: give the numbers of what encoder.count yields, and 0 where that "

@@ -26,10 +26,10 @@ from setexp.memory import keep_freed_memory
 from setexp.rules import broken_rules
 from setexp.together import train
 from setexp.training import checkpoint
-from setexp.training.evaluate import Evaluation, measure_final
+from setexp.training.evaluate import measure_final
 from setexp.training.optimise import within
 from setexp.training.randomness import for_run
-from setexp.training.settings import Select
+from setexp.training.settings import Evaluation, Select
 
 # Overrides that hold for a run whose weights another one needs, too.
 _PLACE = re.compile(r"(seeds|device|threads|paths\..+|tracking\..+|dataset\.(source|root))=")

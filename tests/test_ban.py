@@ -261,7 +261,7 @@ def test_an_order_of_padding_is_refused() -> None:
         (["encoder.rank=0"], "task.encoder: rank=0: at least 1"),
         (
             ["decoder=people_answers"],
-            "decoder: people_answers reads what encoder=attend or attend_counting",
+            "decoder.counts=0: give the numbers of what encoder.count yields",
         ),
     ],
 )

@@ -234,10 +234,6 @@ RULES = [
         ["experiment=sslr_circles_srn", "encoder.latent=0"],
         "encoder.latent=0: decoder.set_encoder.pooling.features=100",
     ),
-    (
-        ["experiment=clevr_idspn", "decoder=channels"],
-        "decoder: it takes elements that the encoder guesses; use encoder=grouped_cnn",
-    ),
     ([POLYGONS, "evaluation.at=[10]"], "evaluation.at=[10]: only DSPN has inner steps"),
     ([POLYGONS, "trainer.inner_steps=[3]"], "trainer.inner_steps=[3]: this decoder has none"),
     (

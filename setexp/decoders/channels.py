@@ -22,5 +22,5 @@ class Channels(nn.Module):
         steps: int | None = None,
     ) -> SetBatch:
         del encode, steps  # one shot
-        assert encoding.elements is not None, "the encoder must yield elements"
+        assert encoding.elements is not None, "the encoder must yield elements, as grouped_cnn"
         return split_mask(encoding.elements.x.unsqueeze(0), mask_channel=False)

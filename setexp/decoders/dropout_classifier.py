@@ -20,8 +20,6 @@ class DropoutClassifier(nn.Module):
     Shapes: z (B, L) to logits (B, C).
     """
 
-    draws = True  # from the global random state
-
     def __init__(
         self,
         *,

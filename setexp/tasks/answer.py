@@ -21,8 +21,6 @@ class Answer(nn.Module):
     Stats: accuracy, the answer's place, and what evaluations group questions by.
     """
 
-    draws = True  # dropout: seeds in a stack would draw other numbers
-
     def __init__(self, *, encoder: nn.Module, decoder: nn.Module, loss: nn.Module) -> None:
         super().__init__()
         self.encoder, self.decoder, self.loss = encoder, decoder, loss

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -16,40 +15,10 @@ from setexp.errors import ConfigError, NonFiniteError
 from setexp.sets import SetBatch
 from setexp.training.randomness import derive, own_draws
 from setexp.training.seeds import Alone, Stacked
+from setexp.training.settings import Evaluation
 
 Metric = Callable[[SetBatch, SetBatch], dict[str, float]]
 Summary = Callable[[Mapping[str, Tensor]], dict[str, float]]
-
-
-@dataclass
-class Evaluation:
-    """What is measured, and where.
-
-    Args:
-        losses: per set and averaged over sets, by name.
-        stats: of those a task measures per set (`Outcome.stats`), averaged, by name.
-        metrics: functions of all predicted and true sets of a split, each with its own names.
-        summaries: alike, of what a task measures per set, (all sets, ...), by name.
-        at: inner steps whose predictions are read, all from one pass of the longest; each name
-            then ends in "@steps". Empty: the final prediction, names unchanged. During training,
-            those up to the number that training itself takes at the time (`trainer.inner_steps`).
-        during: split that is read during training; None for none.
-        curves: splits of which stats are taken after every epoch, of a whole stack in one call.
-        final: splits that are read at the end, with the suffix of their names.
-        drop_last: leave an incomplete last batch out, as DSPN's batch-mean objective requires.
-        double: in double precision, for splits whose batches are.
-    """
-
-    losses: Mapping[str, nn.Module] = field(default_factory=dict)
-    metrics: Mapping[str, Metric] = field(default_factory=dict)
-    summaries: Mapping[str, Summary] = field(default_factory=dict)
-    stats: Sequence[str] = ()
-    at: Sequence[int] = ()
-    during: str | None = None
-    curves: Sequence[str] = ()
-    final: Mapping[str, str] = field(default_factory=dict)
-    drop_last: bool = False
-    double: bool = False
 
 
 @torch.no_grad()

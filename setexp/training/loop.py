@@ -19,7 +19,7 @@ from setexp.errors import NonFiniteError
 from setexp.provenance import origin
 from setexp.sets import Batch
 from setexp.training import checkpoint
-from setexp.training.evaluate import Evaluation, measure, measure_curves, measure_final
+from setexp.training.evaluate import measure, measure_curves, measure_final
 from setexp.training.optimise import (
     clip_gradients,
     inner_steps,
@@ -28,7 +28,7 @@ from setexp.training.optimise import (
 )
 from setexp.training.randomness import derive, rng_state, set_rng_state
 from setexp.training.seeds import Alone, Stacked, unstack_state
-from setexp.training.settings import Precision, Select, Trainer
+from setexp.training.settings import Evaluation, Precision, Select, Trainer
 from setexp.training.signals import StopRequest
 from setexp.training.summary import selected, summarise
 from setexp.training.tracking import Tracker

@@ -17,8 +17,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from setexp.sets import Batch
 
-# Modules of PyTorch that cannot be stacked; of a `nn.Transformer`, its attention.
-_ALONE = (nn.Conv2d, nn.BatchNorm2d, nn.RNNBase, nn.MultiheadAttention)
+# Modules of PyTorch that cannot be stacked; of an `nn.Transformer`, its attention.
+_ALONE = (nn.Conv2d, nn.BatchNorm2d, nn.RNNBase, nn.MultiheadAttention, nn.Dropout)
 
 
 class Alone:
@@ -145,7 +145,8 @@ def stackable(task: nn.Module, limit: float = math.inf) -> bool:
     """Whether a model has parameters, at most `limit`, and the law can hold.
 
     Some modules of PyTorch become other kernels in a stack or do not work there, and those that
-    draw from the global random state (`draws`) would draw other numbers.
+    draw from the global random state, PyTorch's dropout or what says so (`draws`), would draw other
+    numbers.
     """
     alone = any(isinstance(m, _ALONE) or getattr(m, "draws", False) for m in task.modules())
     return 0 < sum(p.numel() for p in task.parameters()) <= limit and not alone

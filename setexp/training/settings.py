@@ -165,3 +165,34 @@ class Tracking:
     project: str = "setexp"
     entity: str | None = None
     group: str | None = None
+
+
+@dataclass
+class Evaluation:
+    """What is measured, and where.
+
+    Args:
+        losses: per set and averaged over sets, by name.
+        stats: of those a task measures per set (`Outcome.stats`), averaged, by name.
+        metrics: functions of all predicted and true sets of a split, each with its own names.
+        summaries: alike, of what a task measures per set, (all sets, ...), by name.
+        at: inner steps whose predictions are read, all from one pass of the longest; each name
+            then ends in "@steps". Empty: the final prediction, names unchanged. During training,
+            those up to the number that training itself takes at the time (`trainer.inner_steps`).
+        during: split that is read during training; None for none.
+        curves: splits of which stats are taken after every epoch, of a whole stack in one call.
+        final: splits that are read at the end, with the suffix of their names.
+        drop_last: leave an incomplete last batch out, as DSPN's batch-mean objective requires.
+        double: in double precision, for splits whose batches are.
+    """
+
+    losses: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    summaries: dict[str, Any] = field(default_factory=dict)
+    stats: list[str] = field(default_factory=list)
+    at: list[int] = field(default_factory=list)
+    during: str | None = None
+    curves: list[str] = field(default_factory=list)
+    final: dict[str, str] = field(default_factory=dict)
+    drop_last: bool = False
+    double: bool = False
