@@ -71,7 +71,9 @@ def test_a_resumed_optimisers_state_is_where_it_was(tmp_path: Path, optimizer: s
     assert devices(make_fit(*how)) == devices(fit)
 
 
-@pytest.mark.parametrize("experiment", ["polygons_mlp_hungarian", "dspn_clevr_state"])
+@pytest.mark.parametrize(
+    "experiment", ["polygons_mlp_hungarian", "dspn_clevr_state", "numbering_idspn"]
+)
 def test_only_the_matching_waits(
     tmp_path: Path, experiment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from setexp.datasets.labelled_images import load_images
 from setexp.datasets.passes import batch_rows
 from setexp.datasets.pictures import Pictures, fits
 from setexp.errors import ConfigError
+from setexp.ops.rows import take_rows
 from setexp.ops.tiles import cut
 from setexp.sets import Batch, SetBatch
 
@@ -139,5 +140,5 @@ class Mosaics:
             order = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
             return Batch(target, target, {"order": order, "label": label})
         place = torch.rand(mask.shape, generator=generator, device=self.device).argsort(-1)
-        given = ordered.gather(1, place.unsqueeze(-1).expand_as(ordered))
+        given = take_rows(ordered, place)
         return Batch(SetBatch(given, mask), target, {"order": place.argsort(-1), "label": label})

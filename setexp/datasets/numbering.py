@@ -11,6 +11,7 @@ from torch import Tensor
 from setexp.datasets.drawn import DrawnForRun
 from setexp.datasets.passes import batch_rows, batch_spans
 from setexp.errors import ConfigError
+from setexp.ops.rows import take_rows
 from setexp.sets import Batch, SetBatch
 
 _SPLITS = ("train", "val", "test")
@@ -100,6 +101,6 @@ class Numbering(DrawnForRun):
         numbers = F.one_hot(occurrence(x), self.numbers)
         rows = torch.cat([x, numbers], dim=-1).to(torch.get_default_dtype())
         if key is not None:
-            rows = rows.gather(1, key.argsort(-1).unsqueeze(-1).expand_as(rows))
+            rows = take_rows(rows, key.argsort(-1))
         mask = rows.new_ones(rows.shape[:-1])
         return Batch(SetBatch(rows[..., : self.classes], mask), SetBatch(rows, mask), {})

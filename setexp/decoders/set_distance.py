@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from setexp.ops.assignment import assignment
 from setexp.ops.costs import Cost, pair_cost
 from setexp.ops.layers import Linear, LinearInit
+from setexp.ops.rows import take_rows
 
 
 class Distance(NamedTuple):
@@ -45,10 +46,10 @@ class SetDistance(nn.Module):
     def forward(self, first: Tensor, second: Tensor) -> Distance:
         mine, theirs = self.attribute(first), self.attribute(second)
         costs = pair_cost(mine.detach(), theirs.detach(), Cost.huber)
-        partner = assignment(costs).unsqueeze(-1)
+        partner = assignment(costs)
 
         def apart(a: Tensor, b: Tensor) -> Tensor:
-            return (a - b.gather(1, partner.expand_as(b))).square().sum((-2, -1))
+            return (a - take_rows(b, partner)).square().sum((-2, -1))
 
         return Distance(apart(self.location(first), self.location(second)), apart(mine, theirs))
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from setexp.ops.nms import survivors
+from setexp.ops.rows import take_rows
 
 
 class Candidates(Enum):
@@ -39,6 +40,6 @@ class CountSurvivors(nn.Module):
         score = logits.detach().softmax(-2).mean(-1).masked_fill(mask == 0, -torch.inf)
         if self.candidates is Candidates.top10 and score.shape[-1] > self.objects:
             score, kept = score.topk(self.objects, dim=-1)
-            boxes = boxes.gather(-2, kept.unsqueeze(-1).expand(*kept.shape, 4))
+            boxes = take_rows(boxes, kept)
         count = survivors(boxes, score, threshold=self.threshold).sum(-1)
         return F.one_hot(count.clamp(max=self.objects), self.objects + 1).to(logits.dtype)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from setexp.ops.boxes import iou
 from setexp.ops.piecewise_linear import knots, piecewise_linear
+from setexp.ops.rows import take_rows
 from setexp.ops.two_hot import two_hot
 from setexp.sets import Encoding, SetBatch
 
@@ -91,7 +92,7 @@ class CountingModule(nn.Module):
         """The proposals that count."""
         if attention.shape[-1] > self.objects:
             attention, kept = attention.topk(self.objects, dim=-1)
-            boxes = boxes.gather(-2, kept.unsqueeze(-1).expand(*kept.shape, 4))
+            boxes = take_rows(boxes, kept)
         return boxes, attention
 
     def _count(self, boxes: Tensor, attention: Tensor) -> _Counted:

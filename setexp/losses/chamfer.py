@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from setexp.losses.base import Steps, comparable
 from setexp.ops.costs import Cost, matched_cost, pair_cost
+from setexp.ops.rows import take_rows
 from setexp.sets import SetBatch
 
 # Pairs held at once while looking for the nearest rows: what a CPU's cache holds; a GPU's fill.
@@ -56,8 +57,3 @@ class ChamferLoss(nn.Module):
         forth = matched_cost(x, take_rows(y, to_y), self.cost)
         back = matched_cost(take_rows(x, to_x), y, self.cost)
         return (forth.mean(-1) + back.mean(-1)).mean(0)
-
-
-def take_rows(x: Tensor, index: Tensor) -> Tensor:
-    """Rows of x (..., N, D) at index (..., M): (..., M, D)."""
-    return x.gather(-2, index.unsqueeze(-1).expand(*index.shape, x.shape[-1]))

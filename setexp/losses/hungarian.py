@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from setexp.errors import ConfigError
 from setexp.losses.base import Steps, comparable
 from setexp.ops.assignment import assignment
 from setexp.ops.costs import Cost, matched_cost, pair_cost
+from setexp.ops.rows import take_rows
 from setexp.sets import SetBatch
 
 
@@ -41,7 +41,5 @@ class HungarianLoss(nn.Module):
         x, y = comparable(prediction, target, steps=self.steps, mask_channel=self.mask_channel)
         # rows are predictions: only targets are gathered, and no gradient is scattered
         costs = pair_cost(x.detach(), y.detach(), self.cost)
-        matched = assignment(costs)
-        partner = matched.unsqueeze(-1).expand(*matched.shape, y.shape[-1])
-        y = torch.gather(y.expand(*x.shape[:-2], *y.shape[-2:]), -2, partner)
+        y = take_rows(y.expand(*x.shape[:-2], *y.shape[-2:]), assignment(costs))
         return matched_cost(x, y, self.cost).mean(-1).mean(0)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from setexp.ops.assignment import assignment
+from setexp.ops.rows import take_rows
 
 
 class Deviations(NamedTuple):
@@ -33,13 +34,11 @@ def deviations(f: Callable[[Tensor], Tensor], x: Tensor, order: Tensor) -> Devia
         x: multisets, (B, N, D). order: a permutation of each, int64 (B, N).
     """
 
-    def permuted(rows: Tensor) -> Tensor:
-        return rows.gather(-2, order.unsqueeze(-1).expand_as(rows))
-
-    expected, found = permuted(f(x)), f(permuted(x))
+    given = take_rows(x, order)
+    expected, found = take_rows(f(x), order), f(given)
     # pairs of unequal elements are out of reach: farther than all others together
     distance = torch.cdist(found, expected, compute_mode="donot_use_mm_for_euclid_dist")
-    apart = torch.cdist(permuted(x), permuted(x), compute_mode="donot_use_mm_for_euclid_dist") > 0
+    apart = torch.cdist(given, given, compute_mode="donot_use_mm_for_euclid_dist") > 0
     costs = distance + apart * (1 + distance.sum((-2, -1), keepdim=True))
     matched = distance.gather(-1, assignment(costs).unsqueeze(-1))
     return Deviations((found - expected).norm(dim=-1).max().item(), matched.max().item())

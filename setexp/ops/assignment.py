@@ -54,12 +54,13 @@ def assignment_within(cost: Tensor, group: Tensor) -> Tensor:
     # rows and columns in the order of their groups, which become blocks on the diagonal
     order = group.argsort(dim=-1, stable=True)
     rows, columns = (order.unsqueeze(dim).expand_as(cost) for dim in (-1, -2))
-    matrices = _on_host(cost.gather(-2, rows).gather(-1, columns))
-    changes = (group.gather(-1, order).diff(dim=-1) != 0).cpu().numpy()
-    changes = changes.reshape(len(matrices), cost.shape[-1] - 1)
-    matched = np.empty(matrices.shape[:-1], dtype=np.int64)
-    for matrix, change, row in zip(matrices, changes, matched, strict=True):
-        for start, end in pairwise([0, *(change.nonzero()[0] + 1).tolist(), len(row)]):
+    blocks = cost.gather(-2, rows).gather(-1, columns)
+    begins = torch.zeros_like(cost[..., :1, :])  # of a group; travels with the costs
+    begins[..., 0, 1:] = group.gather(-1, order).diff(dim=-1) != 0
+    told = _on_host(torch.cat([blocks, begins], dim=-2))
+    matched = np.empty((len(told), cost.shape[-1]), dtype=np.int64)
+    for matrix, row in zip(told, matched, strict=True):
+        for start, end in pairwise([0, *matrix[-1].nonzero()[0].tolist(), len(row)]):
             row[start:end] = linear_sum_assignment(matrix[start:end, start:end])[1]
             row[start:end] += start
     positions = torch.from_numpy(matched).reshape(group.shape).to(cost.device, non_blocking=True)

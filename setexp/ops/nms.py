@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from setexp.ops.boxes import pairwise_iou
+from setexp.ops.rows import take_rows
 
 
 def survivors(boxes: Tensor, score: Tensor, *, threshold: float) -> Tensor:
@@ -20,7 +21,7 @@ def survivors(boxes: Tensor, score: Tensor, *, threshold: float) -> Tensor:
         bool (B, N), in the order of the boxes.
     """
     order = score.sort(dim=-1, descending=True, stable=True).indices
-    ranked = boxes.gather(-2, order.unsqueeze(-1).expand(*order.shape, 4))
+    ranked = take_rows(boxes, order)
     overlap = pairwise_iou(ranked, ranked, plus_one=False) > threshold
     kept = score.gather(-1, order) > -torch.inf
     later = torch.arange(order.shape[-1], device=order.device)

@@ -7,6 +7,7 @@ from torch import Tensor
 from setexp.errors import ConfigError
 from setexp.ops.assignment import assignment_within
 from setexp.ops.costs import Cost
+from setexp.ops.rows import take_rows
 
 
 def number_costs(prediction: Tensor, cost: Cost) -> Tensor:
@@ -38,5 +39,4 @@ def matched_numbers(prediction: Tensor, target: Tensor, cost: Cost) -> Tensor:
     costs = number_costs(prediction.detach(), cost)
     columns = numbers.argmax(-1).unsqueeze(-2)
     costs = costs.gather(-1, columns.expand(*costs.shape[:-1], columns.shape[-1]))
-    partner = assignment_within(costs, classes)
-    return numbers.gather(-2, partner.unsqueeze(-1).expand_as(numbers))
+    return take_rows(numbers, assignment_within(costs, classes))

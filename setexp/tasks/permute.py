@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from setexp.ops.assignment import assignment as match
+from setexp.ops.rows import take_rows
 from setexp.sets import Batch, SetBatch
 from setexp.tasks.outcome import Outcome
 
@@ -32,7 +33,7 @@ class Permute(nn.Module):
         if not self.training:
             order = nearest_order(assignment)
             right = (order == batch.aux["order"]) | (target.mask == 0)
-            restored = given.x.gather(-2, order.unsqueeze(-1).expand_as(given.x))
+            restored = take_rows(given.x, order)
             stats["correct"] = right.all(-1).to(given.x.dtype)
             stats["mse"] = (restored - target.x).square().mean((-2, -1))
         return Outcome(self.loss(prediction, target), prediction, stats)

@@ -22,6 +22,7 @@ from setexp.datasets.clevr.questions.wording import vocabulary
 from setexp.datasets.clevr.vocabulary import MAX_OBJECTS
 from setexp.datasets.passes import batch_rows
 from setexp.errors import ConfigError
+from setexp.ops.rows import take_rows
 from setexp.sets import Batch, SetBatch
 
 _STORED_AS = {"train": "train", "test": "val"}
@@ -215,4 +216,4 @@ def _shuffled(split: _Split, scenes: Tensor, generator: torch.Generator) -> SetB
     mask = (slots < count.unsqueeze(1)).to(x.dtype)
     keys = torch.rand(mask.shape, generator=generator, device=x.device)
     order = torch.where(mask > 0, keys, 2.0).argsort(dim=1)
-    return SetBatch(x.gather(1, order.unsqueeze(-1).expand_as(x)), mask)
+    return SetBatch(take_rows(x, order), mask)
