@@ -16,7 +16,7 @@ from smoke_runs import ROOT, complaint, only, perform, read, weights
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from setexp.datasets import image_files
+from setexp.datasets import image_files, labelled_images
 from setexp.datasets.image_files import (
     READERS,
     imagenet64,
@@ -24,6 +24,7 @@ from setexp.datasets.image_files import (
     store_path,
     write_images,
 )
+from setexp.datasets.labelled_images import load_images
 from setexp.datasets.mosaics import Mosaics
 from setexp.datasets.sights import draw_sights
 from setexp.encoders.permutation import AsGiven
@@ -119,6 +120,23 @@ def test_stores_of_images_are_read_in_place_and_told_apart(tmp_path: Path) -> No
     )
     missing = make(tmp_path / "empty", **cifar, **ones | {"train_size": 3, "test_size": 3})
     assert missing.source == "procedural"
+
+
+def test_procedural_pictures_are_drawn_once_and_begin_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few, more = ({"train": n, "test": 2} for n in (3, 5))
+    place = ("cifar10", str(tmp_path), "auto")
+    first, source, _ = load_images(*place, few, 0)
+    longer, _, _ = load_images(*place, more, 0)
+    assert source == "procedural"
+    assert np.array_equal(first["train"][0], longer["train"][0][:3])
+    assert torch.equal(first["train"][1], longer["train"][1][:3])
+    other, _, _ = load_images(*place, few, 1)
+    assert not np.array_equal(first["test"][0], other["test"][0])
+    monkeypatch.setattr(labelled_images, "draw_sights", lambda *_, **__: pytest.fail("drawn"))
+    again, _, _ = load_images(*place, few, 0)
+    assert np.array_equal(again["test"][0], first["test"][0])
 
 
 @pytest.mark.parametrize("classes", [10, 1000])
@@ -300,7 +318,7 @@ def test_a_store_of_other_classes_is_refused(tmp_path: Path, label: int) -> None
     items = {s: (1, iter([(np.zeros((3, 32, 32), np.uint8), label)])) for s in ("train", "test")}
     write_images(store_path(tmp_path, "cifar10"), "folder", items)
     with pytest.raises(ConfigError, match=f"dataset.images=cifar10: .* has classes {label} to"):
-        make(tmp_path, images="cifar10", source="real", train_size=None, test_size=None)
+        load_images("cifar10", str(tmp_path), "real", {"train": None, "test": None}, 0)
 
 
 def test_damaged_stores_are_refused(tmp_path: Path) -> None:

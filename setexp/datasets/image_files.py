@@ -58,19 +58,21 @@ def read_images(path: Path) -> Images:
     return Images(splits, f"{store.about['origin']} {store.digest}")
 
 
-def write_images(path: Path, origin: str, sources: Items) -> None:
+def write_images(path: Path, origin: str, sources: Items, *, again: bool = True) -> None:
     """Write a store, whole or not at all.
 
     Args:
         origin: what the images were made from, in a few words.
         sources: see `Items`.
+        again: replace one that is there; otherwise it is kept.
 
     Raises:
         ConfigError: it cannot be written.
     """
     counts = {f"{s}/{name}": n for s, (n, _) in sources.items() for name in Split._fields}
     with sole_writer(path):
-        write_store(path, _blocks(sources), counts, {"origin": origin})
+        if again or not path.exists():
+            write_store(path, _blocks(sources), counts, {"origin": origin})
 
 
 def _blocks(sources: Items) -> Iterator[dict[str, Array]]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from setexp.datasets.image_files import read_images, store_path
+from setexp.datasets.array_store import Array
+from setexp.datasets.image_files import SPLITS, read_images, store_path, write_images
 from setexp.datasets.mnist_images import load_mnist
 from setexp.datasets.sights import draw_sights
 from setexp.errors import ConfigError
@@ -19,10 +22,24 @@ _SIZES = {  # procedural pictures of a split, as many as there are real ones
     "imagenet64": {"train": 1_281_167, "test": 50_000},
 }
 _SIDES, _CLASSES = {"cifar10": 32, "imagenet64": 64}, {"cifar10": 10, "imagenet64": 1000}
+_VERSION = 1  # of the procedural pictures
 _BLOCK = 1_000  # pictures drawn together, so that the first few do not depend on the count
 
 Counts = dict[str, int | None]
 Loaded = dict[str, tuple[NDArray[np.uint8], Tensor]]
+
+
+def image_shape(name: str) -> tuple[int, int, int]:
+    """Channels, height and width of the images of a name.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    if name == "mnist":
+        return (1, 28, 28)
+    if name not in _SIDES:
+        raise ConfigError(f"dataset.images={name}: choose mnist, {', '.join(_SIDES)}")
+    return (3, _SIDES[name], _SIDES[name])
 
 
 def load_images(
@@ -32,9 +49,9 @@ def load_images(
 
     Args:
         name: mnist, cifar10 or imagenet64.
-        root: the data folder.
+        root: the data folder, where procedural images are kept as well once they are drawn.
         source: `real`, `procedural`, or `auto`: real where the files are. See `load_mnist`.
-        counts: of each split, only the first so many images; None for all.
+        counts: images of each split, from the first; None for all.
         seed: of procedural images.
 
     Returns:
@@ -42,8 +59,8 @@ def load_images(
         source used; and a text that tells real files from others.
 
     Raises:
-        ConfigError: an unknown name or source, missing or damaged files, too large a count, or
-            more classes than the name has.
+        ConfigError: an unknown source, missing or damaged files, too large a count, or more classes
+            than the name has.
     """
     if name == "mnist":
         loaded: Loaded = {}
@@ -53,15 +70,14 @@ def load_images(
             )
             loaded[split] = (digits.unsqueeze(1).numpy(), label)
         return loaded, source, ""
-    if name not in _SIZES:
-        raise ConfigError(f"dataset.images={name}: choose mnist, {', '.join(_SIZES)}")
     if source not in ("auto", "real", "procedural"):
         raise ConfigError(f"dataset.source={source}: choose one of auto, real, procedural")
     path = store_path(root, name)
-    if source == "procedural" or (source == "auto" and not path.exists()):
+    drawn = source == "procedural" or (source == "auto" and not path.exists())
+    if drawn:
         sizes = {split: _count(split, counts[split], most) for split, most in _SIZES[name].items()}
-        return {s: _procedural(name, s, n, seed) for s, n in sizes.items()}, "procedural", ""
-    if not path.exists():
+        path = _procedural(root, name, sizes, seed)
+    elif not path.exists():
         raise ConfigError(
             f"dataset.source=real, but {path} is missing; make it with: python "
             f"scripts/prepare_images.py {name} --source FOLDER --root {root}"
@@ -76,7 +92,7 @@ def load_images(
                 f"{name} has 0 to {_CLASSES[name] - 1}; prepare it from other images"
             )
         loaded[split] = (images[:n], torch.from_numpy(labels[:n]))
-    return loaded, "real", store.content
+    return (loaded, "procedural", "") if drawn else (loaded, "real", store.content)
 
 
 def _count(split: str, count: int | None, most: int) -> int:
@@ -85,15 +101,19 @@ def _count(split: str, count: int | None, most: int) -> int:
     return count or most
 
 
-@lru_cache(maxsize=2)
-def _procedural(name: str, split: str, count: int, seed: int) -> tuple[NDArray[np.uint8], Tensor]:
-    """The first `count` procedural pictures of a split; kept, since many take minutes."""
+def _procedural(root: str, name: str, sizes: dict[str, int], seed: int) -> Path:
+    """Store of the first procedural pictures of each split, drawn where it is missing."""
+    about = "+".join(str(sizes[split]) for split in SPLITS)
+    path = store_path(root, f"procedural-{name}-{about}-seed{seed}-{_VERSION}")
+    if not path.exists():
+        drawn = {split: (n, _drawn(name, split, n, seed)) for split, n in sizes.items()}
+        write_images(path, "drawn", drawn, again=False)
+    return path
+
+
+def _drawn(name: str, split: str, count: int, seed: int) -> Iterator[tuple[Array, int]]:
     generator = torch.Generator().manual_seed(2 * seed + int(split == "train"))
-    images = np.empty((count, 3, _SIDES[name], _SIDES[name]), np.uint8)
-    labels = torch.empty(count, dtype=torch.int64)
     for start in range(0, count, _BLOCK):
-        end = min(start + _BLOCK, count)
         drawn = torch.randint(_CLASSES[name], (_BLOCK,), generator=generator)
         pictures = draw_sights(drawn, _CLASSES[name], _SIDES[name], generator=generator)
-        images[start:end], labels[start:end] = pictures[: end - start], drawn[: end - start]
-    return images, labels
+        yield from islice(zip(pictures.numpy(), drawn.tolist(), strict=True), count - start)

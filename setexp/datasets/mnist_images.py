@@ -44,7 +44,7 @@ def load_mnist(
             missing; `procedural` draws digits; `auto` is `real` where the files are present and
             `procedural` where there are none, and never touches the network.
         train: the training split (60000) or the test split (10000).
-        count: only the first so many images; None for all.
+        count: images, from the first; None for all.
         seed: of the procedural digits; the two splits differ under any seed.
 
     Returns:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from setexp.datasets.labelled_images import load_images
+from setexp.datasets.labelled_images import image_shape, load_images
 from setexp.datasets.passes import batch_rows
 from setexp.datasets.pictures import Pictures, fits
 from setexp.errors import ConfigError
@@ -25,7 +25,7 @@ class Mosaics:
         image_size: of the images as they are stored.
         channels: 1 or 3. mean, std: of each, of values in [0, 1].
         tiles: per side. Where they do not divide the image, it is enlarged until they do.
-        train_size, test_size: only the first so many images of a split; None for all.
+        train_size, test_size: images of a split, from the first; None for all.
         shuffled: false leaves the tiles in their places.
 
     Attributes:
@@ -63,14 +63,14 @@ class Mosaics:
                 f"dataset.mean={list(mean)}, dataset.std={list(std)}: give one number for each of "
                 f"dataset.channels={channels}, and standard deviations above 0"
             )
-        counts = {"train": train_size, "test": test_size}
-        self._images, self.source, content = load_images(images, root, source, counts, data_seed)
-        shape = self._images["train"][0].shape[1:]
+        shape = image_shape(images)
         if shape != (channels, image_size, image_size):
             raise ConfigError(
                 f"dataset.channels={channels}, dataset.image_size={image_size}: the images of "
                 f"dataset.images={images} have {shape[0]} and {shape[1]}"
             )
+        counts = {"train": train_size, "test": test_size}
+        self._images, self.source, content = load_images(images, root, source, counts, data_seed)
         self.tiles, self.shuffled = tiles, shuffled
         self.side = -(-image_size // tiles) * tiles
         self.tile = (channels, self.side // tiles, self.side // tiles)

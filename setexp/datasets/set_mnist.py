@@ -61,7 +61,7 @@ class SetMnist:
         source: `auto`, `real` or `procedural`; see `load_mnist`.
         set_size: largest set; MNIST's has 342 points.
         element_dim: 2, or 3 with `mask_feature`; anything else is refused.
-        train_size, test_size: only the first so many images of a split; None for all.
+        train_size, test_size: images of a split, from the first; None for all.
         eval_subset: `first_tenth` (of DSPN's released code) makes split `test` the images of the
             first tenth of MNIST's test split, that is at most 1000; `full` makes it all of them.
             Split `test_full` is always all of them.

@@ -15,7 +15,7 @@ from setexp.ops.rows import take_rows
 class Candidates(Enum):
     """Which proposals are looked at; the thesis does not say, and no code of it is public.
 
-    top10: those with the largest scores, so many as the largest count, like the counting module's.
+    top10: those with the largest scores, as many as the largest count, like the counting module's.
     all_clamped: all of them; more than the largest count are that count.
     """
 

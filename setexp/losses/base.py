@@ -13,7 +13,7 @@ class Steps(Enum):
     """Which predictions of an iterative decoder count.
 
     last: the final set, as the released DSPN code did on CLEVR (Thesis, 6.5, bug 1).
-    all: the mean over all of them, the initial set included (Thesis, 6.3.3).
+    all: the mean over all of them; DSPN's include the initial set (Thesis, 6.3.3).
     """
 
     last = "last"

@@ -29,8 +29,8 @@ def project(x: Tensor, weight: Tensor) -> Tensor:
 
     Products take other routes through the BLAS when they are batched, which changes the last bit.
     Here they always are, and a width of one, or a lone row, is a multiplication. On processors of
-    AMD a batch of one still takes another route where a matrix's rows are no multiple of four and
-    longer: on a CPU such widths are filled up with zeros.
+    AMD a batch of one still takes another route where a matrix's rows are longer than four and no
+    multiple of it: on a CPU such widths are filled up with zeros.
 
     Shapes: (..., in) and (out, in), or (S, ..., in) and (S, out, in), to (..., out).
     """
@@ -44,8 +44,8 @@ def project(x: Tensor, weight: Tensor) -> Tensor:
     elif rows.shape[1] == 1:
         y = (rows * stacked).sum(-1).unsqueeze(1)
     else:
-        odd = x.device.type == "cpu"
-        more = [-n % 4 if odd and n > 4 else 0 for n in (in_features, out_features)]
+        on_cpu = x.device.type == "cpu"
+        more = [-n % 4 if on_cpu and n > 4 else 0 for n in (in_features, out_features)]
         if any(more):
             rows, stacked = F.pad(rows, (0, more[0])), F.pad(stacked, (0, more[0], 0, more[1]))
         y = torch.bmm(rows, stacked.mT)[..., :out_features]

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Numbers of a permutation held at once: a megabyte is in a core's cache; a GPU's fill.
+# Numbers of a permutation held at once: a megabyte, which a core's cache holds, and what fills a GPU.
 _CPU_NUMBERS = 1 << 18
 _GPU_NUMBERS = 1 << 26
 
@@ -69,7 +69,7 @@ def _factors(x: Tensor, spread: Tensor, slope: Tensor, top: Tensor) -> tuple[Ten
 def _exp(room: Tensor, positions: Tensor, elements: Tensor) -> Tensor:
     """Exponentials of the product of `_factors`; none is above one but by rounding.
 
-    What is lost in rounding beside one is kept away from zero, where processors are slow.
+    What is lost in rounding beside one is kept above denormals, which processors handle slowly.
     """
     torch.bmm(positions, elements, out=room)
     return room.clamp_(min=2 * math.log(torch.finfo(room.dtype).eps), max=0).exp_()

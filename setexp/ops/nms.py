@@ -12,7 +12,7 @@ from setexp.ops.rows import take_rows
 def survivors(boxes: Tensor, score: Tensor, *, threshold: float) -> Tensor:
     """Which boxes remain where each, from the best on, removes those that overlap it more.
 
-    Boxes whose score is -inf are none: they remain not, and remove nothing.
+    Boxes whose score is -inf are none: they are not kept, and remove nothing.
 
     Args:
         boxes: (B, N, 4) as x1, y1, x2, y2. score: (B, N). threshold: of intersection over union.

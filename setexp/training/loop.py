@@ -321,8 +321,10 @@ class Fit:
     def _check_weights(self) -> None:
         """A gradient may be NaN where the loss is not: such weights are not worth keeping."""
         for index, seed in enumerate(self.seeds):
-            for name, value in self.learner.state(index).items():
-                if not value.isfinite().all():
+            state = self.learner.state(index)
+            fine = [value.isfinite().all() for value in state.values()]
+            for name, finite in zip(state, torch.stack(fine).tolist() if fine else (), strict=True):
+                if not finite:
                     raise NonFiniteError(
                         f"{name} of {self._origin(seed, self.step)} is not finite after step "
                         f"{self.step}; the checkpoint in {self.folders[index]} is from before"

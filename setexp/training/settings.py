@@ -34,8 +34,8 @@ class Trainer:
     """One training run.
 
     Args:
-        epochs: passes over the training split. steps: stop earlier, after so many steps.
-        until: pause after so many epochs; the same command with more, or null, goes on.
+        epochs: passes over the training split. steps: stop earlier, after that many steps.
+        until: pause after that many epochs; the same command with more, or null, goes on.
         batch_size: sets a step. eval_batch_size: sets a step of an evaluation.
         slice: sets of a batch that are held at a time, their gradients added up; null for all.
         drop_last: leave the last batch of an epoch out where it is smaller.
@@ -44,7 +44,7 @@ class Trainer:
         lr_epochs, lr_factor: multiply the learning rate at the start of each of these epochs.
         lr_warmup: steps in which the learning rate grows linearly to what it is to be.
         lr_warmup_epochs: epochs in which it grows likewise, by the same amount after each.
-        lr_decay, lr_decay_steps: multiply it by lr_decay in so many steps, a little in each.
+        lr_decay, lr_decay_steps: it falls by that factor over that many steps, a little in each.
         lr_max: largest learning rate; null for no limit.
         lr_part, lr_part_factor: a part of the task, "encoder.count" say, whose learning rate is so
             many times as large; null for none.
@@ -61,7 +61,7 @@ class Trainer:
         precision, compile: see `Precision`; `torch.compile` of the training step.
         log_every: steps between log lines, and between checks that the loss is finite.
         checkpoint_seconds: time between checkpoints; a signal writes one at once.
-        stack: seeds that share a process are stacked if their model has at most so many parameters.
+        stack: seeds that share a process are stacked if their model has at most that many parameters.
     """
 
     epochs: int = 1

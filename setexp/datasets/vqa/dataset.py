@@ -42,7 +42,7 @@ class VQA:
         set_size: N; images have up to 100 proposals, fewer are padded with zeros.
         features: D of a proposal.
         words: the largest number of a word plus 1, at least the vocabulary's size plus 1.
-        classes: so many of the most frequent answers.
+        classes: how many of the most frequent answers.
         majority: instead, answers that the majority gave to at least so many questions of train and
             val, of which there may be `classes`; people's answers count as they were written, and
             no question is left out. null for the former.
