@@ -10,7 +10,7 @@ from setexp.ops.costs import Cost, matched_cost, pair_cost
 from setexp.ops.rows import take_rows
 from setexp.sets import SetBatch
 
-# Pairs held at once while looking for the nearest rows: what a CPU's cache holds, and what fills a GPU.
+# Pairs held at once while nearest rows are looked for: what a CPU's cache holds, what fills a GPU.
 _CPU_PAIRS = 1 << 20
 _GPU_PAIRS = 1 << 26
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Numbers of a permutation held at once: a megabyte, which a core's cache holds, and what fills a GPU.
+# Numbers of a permutation held at once: what a core's cache holds, a megabyte; what fills a GPU.
 _CPU_NUMBERS = 1 << 18
 _GPU_NUMBERS = 1 << 26
 

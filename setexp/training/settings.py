@@ -61,7 +61,7 @@ class Trainer:
         precision, compile: see `Precision`; `torch.compile` of the training step.
         log_every: steps between log lines, and between checks that the loss is finite.
         checkpoint_seconds: time between checkpoints; a signal writes one at once.
-        stack: seeds that share a process are stacked if their model has at most that many parameters.
+        stack: most parameters of a model whose seeds are stacked where they share a process.
     """
 
     epochs: int = 1
