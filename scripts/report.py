@@ -66,12 +66,12 @@ def _parser() -> argparse.ArgumentParser:
 
     status = commands.add_parser("status", help="what of a table is done, running or missing")
     status.add_argument("table", help="id such as thesis/5.3")
-    status.add_argument("--scale", default="paper")
+    status.add_argument("--scale", default="paper", choices=["paper", "small", "smoke"])
     status.set_defaults(command=_status)
 
     figure = commands.add_parser("figure", help="draw a printed chart, paper and ours")
     figure.add_argument("figure", help="id such as idspn/2")
-    figure.add_argument("--scale", default="paper")
+    figure.add_argument("--scale", default="paper", choices=["paper", "small", "smoke"])
     figure.add_argument("--print", action="store_true", dest="alone", help="printed bars alone")
     figure.add_argument("--to", type=Path, help="default: outputs/figures/ID.png")
     figure.set_defaults(command=_figure)

@@ -3,6 +3,7 @@ users."""
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
 import re
@@ -194,8 +195,10 @@ def _one_line(error: Exception) -> str:
     text = re.sub(r"^Error (merging|parsing) override '?([^'\n]*)'?", r"\2", text)
     missing = re.search(r"Could not find '(.+)/(.+)'\s+Available options in .*:", text)
     if missing:
-        options = ", ".join(text[missing.end() :].split())
-        return f"{missing[1]}={missing[2]}: unknown; choose one of {options}"
+        options = text[missing.end() :].split()
+        near = ", or ".join(difflib.get_close_matches(missing[2], options, n=2))
+        hint = f"perhaps {near}; there are" if near else "choose one of"
+        return f"{missing[1]}={missing[2]}: unknown; {hint} {', '.join(options)}"
     if error.__cause__ is not None:
         text += f": {str(error.__cause__).splitlines()[0]}"
     key = getattr(error, "full_key", None)
@@ -260,6 +263,7 @@ def refuse_bad_overrides(arguments: list[str]) -> None:
     if options.help or options.hydra_help or options.info or os.environ.get("HYDRA_FULL_ERROR"):
         return
     try:
+        _check_words(options.overrides, options.multirun or bool(options.cfg))
         values = [_values(o, options.multirun) for o in _parsed(options.overrides)]
         if options.config_dir:
             values.append([f"hydra.searchpath=[file://{Path(options.config_dir).resolve()}]"])
@@ -280,6 +284,16 @@ def refuse_bad_overrides(arguments: list[str]) -> None:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _check_words(overrides: list[str], launches: bool) -> None:
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key == "table" and "/" in value:
+            named = re.sub(r"[/.]", "_", value)
+            raise ConfigError(f"{override}: that is a table's id; its config is table={named}")
+        if key == "hydra/launcher" and not launches:
+            raise ConfigError(f"{override}: a launcher needs -m; without it this process trains")
 
 
 def _parsed(overrides: list[str]) -> list[Override]:

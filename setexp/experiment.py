@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -192,10 +193,19 @@ class Experiment:
         seconds = fit.seconds + time.monotonic() - started
         status = self.write(seed, metrics, failure, size, seconds, fit.learner.count, status)
         if task is not None:
-            for path in draw(self.nodes["figures"], task, self.dataset, folder, seed, self.device):
+            for path in self._draw(task, folder, seed):
                 tracker.picture(fit.step, path.stem, path)
         tracker.finish({"metrics": metrics, "status": status})
         return [] if failure is None else [failure]
+
+    def _draw(self, task: nn.Module, folder: Path, seed: int) -> list[Path]:
+        """Pictures, or what to do about them: the result is there all the same."""
+        try:
+            return draw(self.nodes["figures"], task, self.dataset, folder, seed, self.device)
+        except (OSError, ImportError) as error:
+            again = f"{self.command} mode=eval checkpoint={folder}/checkpoint.pt"
+            print(f"pictures: not drawn ({error}); {again} draws them", file=sys.stderr)
+            return []
 
     def write(
         self,

@@ -42,7 +42,9 @@ def code() -> dict[str, Any]:
     """
     # where the code was copied without its history, the copier may say which commit it was
     commit = _git("rev-parse", "HEAD") or os.environ.get("SETEXP_COMMIT")
-    dirty = bool(_git("status", "--porcelain", "--untracked-files=no"))
+    changed = _git("status", "--porcelain", "--untracked-files=no")
+    new = _git("ls-files", "--others", "--exclude-standard", "--", ".", "../configs", "../train.py")
+    dirty = bool(changed or new)
     return {"commit": commit, "dirty": dirty}
 
 

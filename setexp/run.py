@@ -23,6 +23,7 @@ from setexp.errors import ClaimedError, ConfigError, NonFiniteError, listed
 from setexp.experiment import Experiment, draw
 from setexp.files import write_json
 from setexp.memory import keep_freed_memory
+from setexp.provenance import origin
 from setexp.rules import broken_rules
 from setexp.together import train
 from setexp.training import checkpoint
@@ -158,7 +159,7 @@ def _experiment(config: DictConfig, overrides: list[str]) -> Experiment | None:
     if mistakes:
         raise ConfigError("\nerror: ".join(mistakes))
     if config.mode == "eval":
-        _evaluate_only(config, nodes, dataset, evaluation, device)
+        _evaluate_only(config, nodes, overrides, dataset, evaluation, device)
         return None
     return Experiment(config, nodes, overrides, dataset, evaluation, device)
 
@@ -201,7 +202,7 @@ def _splits_without_batch(
 
 def _batch_of_one(task: dict[str, Any], dataset: Any, trainer: dict[str, Any]) -> list[str]:
     """Batch norm refuses a lone vector, which would show at the end of the first epoch."""
-    if not task.get("decoder", {}).get("_target_", "").endswith("AnswerClassifier"):
+    if not (task.get("decoder") or {}).get("_target_", "").endswith("AnswerClassifier"):
         return []
     size = trainer["batch_size"]
     last = dataset.sizes("train") % size if not trainer["drop_last"] else 0
@@ -218,7 +219,12 @@ def _evaluation(nodes: dict[str, Any]) -> Evaluation:
 
 
 def _evaluate_only(
-    config: DictConfig, nodes: dict[str, Any], dataset: Any, evaluation: Evaluation, device: Any
+    config: DictConfig,
+    nodes: dict[str, Any],
+    overrides: list[str],
+    dataset: Any,
+    evaluation: Evaluation,
+    device: torch.device,
 ) -> None:
     """`mode=eval checkpoint=PATH`: the final evaluation of saved weights, with other settings."""
     state = checkpoint.load(Path(config.checkpoint), device)
@@ -229,12 +235,26 @@ def _evaluate_only(
         task.load_state_dict((best or state)["model"])
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
-        raise ConfigError(f"checkpoint={config.checkpoint}: another model: {reason}") from None
+        raise ConfigError(
+            f"checkpoint={config.checkpoint}: another model: {reason}; give the overrides "
+            "of its run, whose config.yaml is beside it"
+        ) from None
+    at, steps = evaluation.at, axes(overrides).get("decoder.steps")
+    if at and steps is not None and steps not in at:
+        print(f"decoder.steps={steps} is not evaluated; add it to evaluation.at={at}")
     size, seed = config.trainer.eval_batch_size, state["seed"]
     own = for_run(dataset, seed)
     measured = measure_final(task, own, evaluation, batch_size=size, seed=seed, device=device)
     path = Path(config.checkpoint).with_name("evaluation.json")
-    about = {"source": dataset.source, "seed": seed, "steps": state["step"]}
+    about = {
+        "axes": axes(overrides),
+        "scale": config.scale,
+        "source": dataset.source,
+        "data": dataset.fingerprint,
+        "seed": seed,
+        "steps": state["step"],
+        **origin(device),
+    }
     for name, value in measured.items():
         print(f"  {name:<24} {value:.6g}")
     try:

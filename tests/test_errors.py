@@ -89,8 +89,17 @@ def test_a_diverged_run_exits_with_code_1_and_one_line(
         ([POLYGONS, "dataset.set_size=2,4"], "error: dataset.set_size=2,4: several values need -m"),
         ([POLYGONS, "trainer.lr"], "error: trainer.lr missing EQUAL at '<EOF>'; write KEY=VALUE"),
         ([POLYGONS, "seeds=[1"], "error: no viable alternative at input '[1'; write KEY=VALUE"),
-        ([POLYGONS, "hydra/launcher=nope"], "error: hydra/launcher=nope: unknown; choose one of"),
-        (["-m", "table=nope"], "error: table=nope: unknown; choose one of "),
+        (
+            ["-m", POLYGONS, "hydra/launcher=nope"],
+            "error: hydra/launcher=nope: unknown; ",
+        ),
+        (["-m", "table=xyz"], "error: table=xyz: unknown; choose one of "),
+        (["-m", "table=thesis_6_44"], "error: table=thesis_6_44: unknown; perhaps thesis_6_4, or "),
+        (
+            ["-m", "table=thesis/6.4"],
+            "error: table=thesis/6.4: that is a table's id; ",
+        ),
+        ([POLYGONS, "hydra/launcher=slurm"], "error: hydra/launcher=slurm: a launcher needs -m"),
         (["-m", POLYGONS, "scale=huge,small"], "error: scale=huge: unknown; choose one of paper"),
     ],
 )

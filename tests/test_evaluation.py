@@ -43,6 +43,7 @@ def test_evaluation_at_other_inner_steps(tmp_path: Path, data_root: Path) -> Non
     names = {"chamfer@2", "chamfer@4", "chamfer_full@2", "chamfer_full@4"}
     assert trained.keys() == names
     again = evaluated(folder, *arguments, "evaluation.at=[0,4,6]")
+    assert read(folder / "evaluation.json")["axes"] == {"evaluation.at": [0, 4, 6]}
     assert {"chamfer@0", "chamfer@6", "chamfer_full@6"} <= again.keys()
     assert {name: again[name] for name in names & again.keys()} == {
         name: trained[name] for name in names if name.endswith("@4")

@@ -191,6 +191,22 @@ def test_chamfer_compares_sets_of_different_sizes() -> None:
         assert_close(loss[b], chamfer_of(*rows, Cost.squared))
 
 
+def test_costs_go_by_their_names_too() -> None:
+    """In Python as in YAML; of an unknown name nothing is computed."""
+    x, y = sets(0, 3, 2, 4), sets(1, 2, 4)
+    sizes = {"set_size": 4, "max_size": 9}
+    for kind, more in ((HungarianLoss, sizes), (ChamferLoss, {}), (DirectLoss, {})):
+        named, meant = (
+            kind(cost=cost, steps=steps, mask_channel=False, **more)
+            for cost, steps in (("squared", "last"), (Cost.squared, Steps.last))
+        )
+        assert torch.equal(named(x, y), meant(x, y))
+        with pytest.raises(ValueError, match="lacks its leading axis"):
+            meant(y, y)
+    with pytest.raises(ValueError, match="square"):
+        ChamferLoss(cost="square", steps="last", mask_channel=False)
+
+
 def test_large_hungarian_losses_are_refused() -> None:
     arguments: dict[str, Any] = {"cost": Cost.huber, "steps": Steps.last, "mask_channel": True}
     HungarianLoss(set_size=256, max_size=256, **arguments)

@@ -104,8 +104,10 @@ def cifar10(source: Path, side: int) -> Items:
         try:
             data = CIFAR10(str(source.resolve().parent), train=split == "train", download=False)
         except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise ConfigError(f"--source {source}: {reason}; unpack the archive again") from None
+            reason = " ".join(str(error).split()).partition(". You can")[0]
+            raise ConfigError(
+                f"--source {source}: {reason}; name the unpacked folder cifar-10-batches-py"
+            ) from None
         items = zip(data.data.transpose(0, 3, 1, 2), data.targets, strict=True)
         sources[split] = (len(data.targets), items)
     return sources

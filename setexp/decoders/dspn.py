@@ -100,8 +100,9 @@ class DSPN(nn.Module):
         if steps < 0 or regulariser < 0:
             raise ValueError(f"steps={steps}, regulariser={regulariser}: at least 0")
         self.set_encoder, self.initial, self.descent = set_encoder, initial, descent
-        self.objective, self.gradient, self.steps = objective, gradient, steps
-        self.regulariser, self.regulariser_reduction = regulariser, regulariser_reduction
+        self.objective, self.gradient = Objective(objective), Gradient(gradient)
+        self.steps, self.regulariser = steps, regulariser
+        self.regulariser_reduction = RegulariserReduction(regulariser_reduction)
         self.mask_channel, self.condition = mask_channel, condition
 
     def forward(

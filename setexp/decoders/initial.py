@@ -34,7 +34,7 @@ class LearnedSet(nn.Module):
     ) -> None:
         super().__init__()
         shape = (set_size, element_dim)
-        x = torch.rand(shape) if init is SetInit.uniform else torch.randn(shape) * std
+        x = torch.rand(shape) if SetInit(init) is SetInit.uniform else torch.randn(shape) * std
         self.x = nn.Parameter(x)
         self.mask = None if mask is None else nn.Parameter(torch.full((set_size, 1), mask))
 

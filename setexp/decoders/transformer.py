@@ -100,6 +100,7 @@ class Transformer(nn.Module):
             raise ConfigError(
                 f"decoder.hidden={hidden}: choose a multiple of twice decoder.heads={heads}"
             )
+        positions = Positions(positions)
         noise = hidden // 2 if positions is Positions.random else 0
         self.source = nn.Linear(inputs, hidden)
         self.start = nn.Linear(inputs, hidden - noise)

@@ -34,7 +34,8 @@ class CountSurvivors(nn.Module):
 
     def __init__(self, *, objects: int, threshold: float, candidates: Candidates) -> None:
         super().__init__()
-        self.objects, self.threshold, self.candidates = objects, threshold, candidates
+        self.objects, self.threshold = objects, threshold
+        self.candidates = Candidates(candidates)
 
     def forward(self, boxes: Tensor, logits: Tensor, mask: Tensor) -> Tensor:
         score = logits.detach().softmax(-2).mean(-1).masked_fill(mask == 0, -torch.inf)

@@ -32,7 +32,7 @@ class GINLayer(nn.Module):
 
     def __init__(self, features: int, width: int, *, eps: Epsilon) -> None:
         super().__init__()
-        self.own = 1.0 + (features if eps is Epsilon.in_channels else 0)
+        self.own = 1.0 + (features if Epsilon(eps) is Epsilon.in_channels else 0)
         self.first, self.second = NormedLayer(features, width), NormedLayer(width, width)
 
     def forward(self, x: Tensor, neighbours: Segments, given: Rows) -> Tensor:

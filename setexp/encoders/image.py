@@ -126,7 +126,7 @@ class ImageEncoder(nn.Module):
                 f"{head.side * trunk.shrinks} pixels wide"
             )
         self.trunk, self.head = trunk, head
-        if init is ImageInit.xavier:
+        if ImageInit(init) is ImageInit.xavier:
             xavier_convolutions(self)
         else:
             _as_torchvision(trunk)

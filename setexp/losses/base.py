@@ -23,7 +23,16 @@ class Steps(Enum):
 def comparable(
     prediction: SetBatch, target: SetBatch, *, steps: Steps, mask_channel: bool
 ) -> tuple[Tensor, Tensor]:
-    """Rows to compare: predictions (T, B, N, D) with T = 1 for `last`, and targets (B, N, D)."""
+    """Rows to compare: predictions (T, B, N, D) with T = 1 for `last`, and targets (B, N, D).
+
+    Raises:
+        ValueError: a prediction without the leading axis of inner steps.
+    """
+    if prediction.x.ndim != target.x.ndim + 1:
+        raise ValueError(
+            f"a prediction {tuple(prediction.x.shape)} of targets {tuple(target.x.shape)} lacks "
+            "its leading axis, of inner steps: (T, B, N, D)"
+        )
     if steps is Steps.last:
         prediction = SetBatch(prediction.x[-1:], prediction.mask[-1:])
     if mask_channel:

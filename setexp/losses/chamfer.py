@@ -48,7 +48,7 @@ class ChamferLoss(nn.Module):
 
     def __init__(self, *, cost: Cost, steps: Steps, mask_channel: bool) -> None:
         super().__init__()
-        self.cost, self.steps, self.mask_channel = cost, steps, mask_channel
+        self.cost, self.steps, self.mask_channel = Cost(cost), Steps(steps), mask_channel
 
     def forward(self, prediction: SetBatch, target: SetBatch) -> Tensor:
         x, y = comparable(prediction, target, steps=self.steps, mask_channel=self.mask_channel)

@@ -35,7 +35,7 @@ class HungarianLoss(nn.Module):
                 f"loss: a Hungarian loss on sets of {set_size} takes too long "
                 f"(max_size={max_size}); use loss=chamfer, or raise max_size"
             )
-        self.cost, self.steps, self.mask_channel = cost, steps, mask_channel
+        self.cost, self.steps, self.mask_channel = Cost(cost), Steps(steps), mask_channel
 
     def forward(self, prediction: SetBatch, target: SetBatch) -> Tensor:
         x, y = comparable(prediction, target, steps=self.steps, mask_channel=self.mask_channel)

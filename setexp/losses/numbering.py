@@ -23,7 +23,7 @@ class NumberingLoss(nn.Module):
 
     def __init__(self, *, cost: Cost) -> None:
         super().__init__()
-        self.cost = cost
+        self.cost = Cost(cost)
 
     def forward(self, prediction: SetBatch, target: SetBatch) -> Tensor:
         x = prediction.x[-1]

@@ -36,7 +36,7 @@ class PictureLoss(nn.Module):
 
     def __init__(self, *, cost: PixelCost, reduction: PixelReduction) -> None:
         super().__init__()
-        self.cost, self.reduction = cost, reduction
+        self.cost, self.reduction = PixelCost(cost), PixelReduction(reduction)
 
     def forward(
         self, shown: Superposition, picture: Tensor, objects: SetBatch | None = None

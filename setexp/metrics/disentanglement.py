@@ -29,7 +29,7 @@ class Disentangled(nn.Module):
 
     def __init__(self, *, threshold: float, image: ElementImage) -> None:
         super().__init__()
-        self.threshold, self.image = threshold, image
+        self.threshold, self.image = threshold, ElementImage(image)
 
     def forward(self, shown: Superposition, picture: Tensor, objects: SetBatch) -> Tensor:
         pictures = shown.parts if self.image is ElementImage.weighted else shown.alone

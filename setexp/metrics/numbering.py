@@ -29,7 +29,7 @@ class NumberingAccuracy(nn.Module):
 
     def __init__(self, *, cost: Cost, per: Per) -> None:
         super().__init__()
-        self.cost, self.per = cost, per
+        self.cost, self.per = Cost(cost), Per(per)
 
     def forward(self, prediction: SetBatch, target: SetBatch) -> Tensor:
         x = prediction.x[-1]

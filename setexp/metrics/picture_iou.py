@@ -59,7 +59,8 @@ class ObjectIoU(nn.Module):
 
     def __init__(self, *, threshold: float, direction: Direction, count_empty: bool) -> None:
         super().__init__()
-        self.threshold, self.direction, self.count_empty = threshold, direction, count_empty
+        self.threshold, self.count_empty = threshold, count_empty
+        self.direction = Direction(direction)
 
     def forward(self, shown: Superposition, picture: Tensor, objects: SetBatch) -> Tensor:
         predicted = filled_boxes((shown.parts >= self.threshold).any(2)).flatten(2)

@@ -67,10 +67,10 @@ class Descent:
             )
         if nesterov and not momentum:
             raise ValueError("nesterov=true needs momentum above 0")
-        self.step_size, self.reduction = step_size, reduction
+        self.step_size, self.reduction = step_size, Reduction(reduction)
         self.reference_batch_size = reference_batch_size
         self.momentum, self.nesterov, self.clip = momentum, nesterov, clip
-        self.projection, self.project_initial = projection, project_initial
+        self.projection, self.project_initial = Projection(projection), project_initial
 
     def start(self, rows: Tensor) -> Tensor:
         """The set before the first step, (B, N, F)."""

@@ -75,7 +75,7 @@ class Linear(nn.Linear):
         *,
         init: LinearInit = LinearInit.xavier,
     ) -> None:
-        self.init = init  # read by `reset_parameters`, which the base class calls
+        self.init = LinearInit(init)  # read by `reset_parameters`, which the base class calls
         super().__init__(in_features, out_features, bias)
 
     def reset_parameters(self) -> None:

@@ -44,7 +44,7 @@ class PositionWeights(nn.Module):
         if n_pieces is not None and n_pieces < 1:
             raise ValueError(f"n_pieces={n_pieces}: at least 1")
         n_weights = n_pieces + 1 if n_pieces is not None else set_size or 0
-        self.weight = nn.Parameter(init(features, n_weights))
+        self.weight = nn.Parameter(WeightInit(init)(features, n_weights))
 
     def forward(self, n: int, size: Tensor | None) -> Tensor:
         """Weights at n positions: (C, n), or (B, C, n) and zero beyond each `size` (B, 1)."""

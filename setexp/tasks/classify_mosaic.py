@@ -47,7 +47,7 @@ class ClassifyMosaic(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder, self.classifier, self.loss = encoder, classifier, loss
-        self.per_side, self.size, self.norm = per_side, tuple(size), norm
+        self.per_side, self.size, self.norm = per_side, tuple(size), Norm(norm)
 
     def train(self, mode: bool = True) -> ClassifyMosaic:
         super().train(mode)

@@ -49,7 +49,7 @@ class Match(nn.Module):
         self.encoder, self.decoder, self.distance = encoder, decoder, distance
         self.picture, self.loss = picture, loss
         self.location_weight, self.attribute_weight = location_weight, attribute_weight
-        self.l2_error = l2_error
+        self.l2_error = SquaredError(l2_error)
 
     def forward(self, batch: Batch, steps: int | None = None) -> Outcome:
         # one pass of all images, as in the released code: batch norm sees first and second alike

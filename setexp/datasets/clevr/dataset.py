@@ -192,7 +192,8 @@ class ClevrSets:
         most = int(store.array("mask", 0, wanted).sum(1).max())
         if most > self.set_size:
             raise ConfigError(
-                f"dataset.set_size={self.set_size}, but {store.path} has scenes of {most} objects"
+                f"dataset.set_size={self.set_size}, but {store.path} has scenes of {most} objects; "
+                f"set it to {most}, or choose dataset.source=procedural"
             )
         self._stores[split] = store
         return wanted or len(store)

@@ -180,7 +180,10 @@ class _Split:
     def __init__(self, arrays: QuestionArrays, set_size: int) -> None:
         most = int(arrays.size.max())
         if most > set_size:
-            raise ConfigError(f"dataset.set_size={set_size}: there are scenes of {most} objects")
+            raise ConfigError(
+                f"dataset.set_size={set_size}: there are scenes of {most} objects; set it to "
+                f"{most}, or choose dataset.source=procedural"
+            )
         objects = torch.from_numpy(arrays.objects[:, :set_size])
         room = max(0, set_size - objects.shape[1])
         self.objects = torch.nn.functional.pad(objects, (0, 0, 0, room))
