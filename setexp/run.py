@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from torch import nn
@@ -37,6 +38,11 @@ _PLACE = re.compile(r"(seeds|device|threads|paths\..+|tracking\..+|dataset\.(sou
 # Seconds between looks at a run that another process trains.
 _PATIENCE = 10.0
 
+
+class FailedRun(CompactHydraException):
+    """A run of a multirun failed: what Hydra ends with, without a traceback."""
+
+
 Command = tuple[DictConfig, list[str]]  # a composed config and the overrides that led to it
 
 
@@ -61,7 +67,7 @@ def run(config: DictConfig) -> None:
             raise
         print(f"error: {error}", file=sys.stderr)
         if HydraConfig.get().mode is RunMode.MULTIRUN:
-            raise
+            raise FailedRun(f"a run failed: {error}") from None
         raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None
     except Exception:
         if HydraConfig.get().mode is RunMode.MULTIRUN:

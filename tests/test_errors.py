@@ -307,6 +307,7 @@ def test_a_table_with_a_failing_cell_fills_the_others_and_skips_them_later(tmp_p
     assert first.returncode == 1
     mistake = "error: dataset.set_size=1: a polygon has at least 2 vertices"
     assert first.stderr.splitlines().count(mistake) == 1
+    assert "Traceback" not in first.stderr
     folder = tmp_path / "outputs/polygons_random/dataset.set_size=2/smoke-synthetic"
     assert {path.name for path in folder.iterdir()} == {"seed-0", "seed-1"}
     second = command(*arguments, cwd=tmp_path)

@@ -54,6 +54,27 @@ def test_a_result_record_says_what_was_measured_and_how(tmp_path: Path) -> None:
     assert (folder / "seed-3/config.yaml").exists()
 
 
+def test_new_files_of_code_are_no_committed_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"rev-parse": "commit", "status": "", "ls-files": "decoders/mine.py"}
+    monkeypatch.setattr(provenance, "_git", lambda *arguments: said[arguments[0]])
+    assert provenance.code.__wrapped__()["dirty"] is True
+    said["ls-files"] = ""
+    assert provenance.code.__wrapped__()["dirty"] is False
+
+
+def test_a_picture_that_fails_costs_no_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("setexp.experiment.draw", full)
+    folder = train(tmp_path, POLYGONS) / "seed-0"
+    assert read(folder / "result.json")["status"] == "done"
+    said = capsys.readouterr().err
+    assert "No space left" in said and f"mode=eval checkpoint={folder}/checkpoint.pt" in said
+
+
 def test_a_record_names_the_commit_that_the_run_began_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
