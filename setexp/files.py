@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from setexp.errors import ConfigError
+
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file atomically; its folder is made if it is missing."""
@@ -38,11 +40,17 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON; None where the file does not exist."""
+    """Read JSON; None where the file does not exist.
+
+    Raises:
+        ConfigError: the file holds something else.
+    """
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
         return None
+    except ValueError as error:  # no JSON, or no text
+        raise ConfigError(f"{path}: not JSON ({error}); remove it or restore it") from None
 
 
 @contextmanager

@@ -37,8 +37,8 @@ ARROW = {
     ),
     "together": ("crossval", "experiment", "training"),
     "run": (
-        *("build", "config", "experiment", "memory", "pretrained", "report", "rules", "together"),
-        "training",
+        *("build", "config", "experiment", "memory", "pretrained", "provenance", "report", "rules"),
+        *("together", "training"),
     ),
 }
 EVERYWHERE = ("errors", "files")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from setexp.files import write_bytes
+from setexp.errors import ConfigError
+from setexp.files import read_json, write_bytes
 
 
 @pytest.mark.parametrize("before", [None, b"old"])
@@ -28,3 +29,11 @@ def test_what_does_not_fit_on_the_disk_leaves_nothing_behind(
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == (
         {} if before is None else {path.name: before}
     )
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    assert read_json(path) is None
+    path.write_text('{"status": "do')
+    with pytest.raises(ConfigError, match="result.json: not JSON .*; remove it or restore it"):
+        read_json(path)

@@ -234,6 +234,10 @@ def test_the_command_draws_what_is_measured(tmp_path: Path, capsys) -> None:
     assert main(["figure", "idspn/1", "--print", "--to", str(other), *where]) == 0
     assert other.read_bytes().startswith(b"\x89PNG")
     assert main(["figure", "idspn/2", "--scale", "small", *where]) == 2
+    capsys.readouterr()
+    for name, reason in (("a.doc", "no picture ends in .doc"), ("other.png/a.png", "cannot be")):
+        assert main(["figure", "idspn/1", "--print", "--to", str(tmp_path / name), *where]) == 2
+        assert reason in capsys.readouterr().err
 
 
 def test_without_matplotlib_one_line_says_so(tmp_path: Path, monkeypatch, capsys) -> None:

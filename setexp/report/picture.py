@@ -34,7 +34,11 @@ def blank(wide: float, high: float) -> Figure:
 
 
 def save(figure: Figure, title: str, sentences: Sequence[str], path: Path) -> None:
-    """Write a title and sentences above everything, and the figure as PNG, whole or not at all."""
+    """Write a title and sentences above everything, and the figure, whole or not at all.
+
+    Raises:
+        ConfigError: the format that the name ends in is unknown, or the file cannot be written.
+    """
     wide, high = figure.get_size_inches()
     lines = [line for text in sentences for line in wrap(text, int(15 * wide))]
     for inches, text, size, color in (
@@ -42,6 +46,12 @@ def save(figure: Figure, title: str, sentences: Sequence[str], path: Path) -> No
         (0.35 + 0.16 * len(lines), title, 11, INK),
     ):
         figure.text(0, 1 + inches / high, text, fontsize=size, color=color, va="bottom")
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=130, bbox_inches="tight", pad_inches=0.12)
-    write_bytes(path, content.getvalue())
+    content, kind = io.BytesIO(), path.suffix.removeprefix(".") or "png"
+    known = figure.canvas.get_supported_filetypes()
+    if kind not in known:
+        raise ConfigError(f"{path}: no picture ends in .{kind}; choose one of {', '.join(known)}")
+    figure.savefig(content, format=kind, dpi=130, bbox_inches="tight", pad_inches=0.12)
+    try:
+        write_bytes(path, content.getvalue())
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written ({error.strerror}); name another") from None

@@ -17,7 +17,7 @@ def progress(table: Table, outputs: Path, results: Path, scale: str) -> str:
     A run that was killed without notice still says running; the time of its last write tells.
     """
     sources = sorted({s for run in table.runs for s in _sources(run, outputs, results, scale)})
-    parts = []
+    parts, full = [], False
     for source in sources:
         lines, untouched, done = [], [], 0
         width = max(len(run.name) for run in table.runs)
@@ -30,12 +30,14 @@ def progress(table: Table, outputs: Path, results: Path, scale: str) -> str:
                 lines.append(f"  {run.name.ljust(width)}  {_grouped(states)}")
         if untouched:
             lines.append(f"  missing altogether: {listed(untouched)}")
+        full = full or done == table.size
         head = f"{table.id}, scale {scale}, {source} data: {done} of {table.size} done"
         parts += [head, *lines]
     if not parts:
         parts = [f"{table.id}, scale {scale}: nothing yet"]
-    fill = table.command + (f" scale={scale}" if scale != "paper" else "")
-    return "\n".join([*parts, f"fill: {fill}"]) + "\n"
+    if not full:
+        parts.append(f"fill: {table.command}" + (f" scale={scale}" if scale != "paper" else ""))
+    return "\n".join(parts) + "\n"
 
 
 def state(run: Run, seed: int, scale: str, source: str, outputs: Path, results: Path) -> str:

@@ -81,10 +81,7 @@ def read_record(path: Path) -> Record:
     Raises:
         ConfigError: the file is missing, is not JSON or lacks a field.
     """
-    try:
-        content = read_json(path)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{path}: not JSON ({error}); remove it or restore it") from None
+    content = read_json(path)
     if content is None:
         raise ConfigError(f"{path}: no such record")
     missing = [f for f in _FIELDS if f not in content] if isinstance(content, dict) else _FIELDS
