@@ -36,6 +36,8 @@ def main() -> int:
     parser.add_argument("--scenes", type=int, default=8000, help="scenes whose rules are checked")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
+    if not 50 <= chosen.pictures <= chosen.scenes:
+        parser.error("--pictures: from 50, since few show not every colour, to --scenes")
     rows = []
     if chosen.sample:  # first, since it may be refused
         try:

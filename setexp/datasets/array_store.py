@@ -95,14 +95,22 @@ class Store:
         return json.loads(self.array(name).tobytes())
 
     def mapped(self, name: str) -> Array:
-        """One array, read from the file where it is indexed."""
+        """One array, read from the file where it is indexed.
+
+        Raises:
+            DamagedError: it is not there, or the file is shorter.
+        """
         import h5py
 
-        with h5py.File(self.path, "r") as file:
-            rows = file[name]
-            return np.memmap(
-                self.path, rows.dtype, mode="r", offset=rows.id.get_offset(), shape=rows.shape
-            )
+        try:
+            with h5py.File(self.path, "r") as file:
+                rows = file[name]
+                at, shape, dtype = rows.id.get_offset(), rows.shape, rows.dtype
+            return np.memmap(self.path, dtype, mode="r", offset=at, shape=shape)
+        except (KeyError, ValueError) as error:
+            raise DamagedError(
+                f"{self.path} is damaged in {name} ({error}); delete it and prepare it again"
+            ) from None
 
     def verify(self) -> Store:
         """Read everything once and compare with the checksums taken on writing.
