@@ -1,5 +1,6 @@
 """docs/adding_an_experiment.md is true: its files, written where it says, train."""
 
+import doctest
 import json
 import os
 import re
@@ -62,3 +63,8 @@ def test_the_documented_mistake_is_refused_with_one_line(copy: Path) -> None:
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1
     assert "decoder.latennt: unknown key" in result.stderr
+
+
+def test_parts_work_in_a_program_of_ones_own() -> None:
+    failed, tried = doctest.testfile(str(ROOT / "docs/python.md"), module_relative=False)
+    assert not failed and tried >= 20
