@@ -1,0 +1,106 @@
+"""Every setting of the trainer changes what is computed, and what is said of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from smoke_runs import config, curve, train, weights
+
+from setexp.datasets.polygons import Polygons
+from setexp.science import differences, science_of
+from setexp.training import checkpoint
+
+POLYGONS = "experiment=polygons_fspool"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "trainer.weight_decay=0.5",
+        "trainer.clip=1e-4",
+        "trainer.precision=bf16",
+        "trainer.optimizer=rmsprop",
+        "trainer.lr_epochs=[1] trainer.lr_factor=0.1",
+        "trainer.lr_warmup=3",
+        "trainer.lr_warmup_epochs=2",
+        "trainer.lr_decay=0.1",
+        "trainer.lr_max=1e-5",
+        "trainer.batch_size=8",
+    ],
+)
+def test_a_setting_changes_what_is_learned(given: str, tmp_path: Path) -> None:
+    usual, other = (
+        weights(train(tmp_path / name, POLYGONS, *more) / "seed-0")
+        for name, more in (("usual", []), ("other", given.split()))
+    )
+    assert any(not torch.equal(usual[name], other[name]) for name in usual)
+
+
+def test_clipping_comes_before_the_step(tmp_path: Path) -> None:
+    """Adam's first step is as long as its rate, unless gradients are far below its epsilon."""
+    given = ["trainer.lr=1", "trainer.clip=1e-12"]
+    start, end = (
+        weights(train(tmp_path / str(steps), POLYGONS, *given, f"trainer.steps={steps}") / "seed-0")
+        for steps in (0, 1)
+    )
+    moved = torch.cat([(end[name] - start[name]).flatten() for name in start])
+    assert 0 < moved.norm() <= 1.01e-4
+
+
+def test_passes_are_shuffled_and_of_seeds_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, list[tuple[int, bool]]] = {}
+    batches = Polygons.batches
+
+    def noted(self: Polygons, split: str, size: int, generator: torch.Generator, **how: Any) -> Any:
+        asked.setdefault(split, []).append((generator.initial_seed(), how["shuffle"]))
+        return batches(self, split, size, generator, **how)
+
+    monkeypatch.setattr(Polygons, "batches", noted)
+    train(tmp_path, POLYGONS, "trainer.epochs=3")
+    train(tmp_path, POLYGONS, "trainer.epochs=3", "seeds=[1]")
+    assert len(set(asked["train"])) == len(asked["train"]) == 6
+    assert all(shuffle for _, shuffle in asked["train"])
+    assert len({seed for seed, _ in asked["test"]}) == 2, "a run is evaluated on sets of its own"
+    assert not any(shuffle for _, shuffle in asked["test"])
+
+
+def test_evaluations_come_when_they_are_due(tmp_path: Path) -> None:
+    given = ["trainer.epochs=5", "trainer.evaluate_every=2", "evaluation.during=test"]
+    folder = train(tmp_path, POLYGONS, *given) / "seed-0"
+    assert [line["epoch"] for line in curve(folder) if "test/direct" in line] == [1, 3]
+
+
+def test_a_checkpoint_is_written_when_it_is_due(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[int] = []
+    monkeypatch.setattr(checkpoint, "save", lambda _, state: saved.append(state["step"]))
+    train(tmp_path, POLYGONS, "trainer.steps=3", "trainer.checkpoint_seconds=0")
+    assert saved == [0, 1, 2, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("experiment", "given", "expected"),
+    [
+        ("polygons_fspool", "loss.steps=all", "loss.steps: last -> all"),
+        ("polygons_fspool", "trainer.weight_decay=0.5", "trainer.weight_decay: 0.0 -> 0.5"),
+        ("polygons_fspool", "trainer.clip=1.0", "trainer.clip: None -> 1.0"),
+        ("polygons_fspool", "trainer.select=best", "trainer.select: last -> best"),
+        ("polygons_fspool", "encoder.pooling.n_pieces=3", "encoder.pooling.n_pieces: 20 -> 3"),
+        ("polygons_fspool", "dataset.set_size=4", "dataset.set_size: 8 -> 4"),
+        ("polygons_fspool", "evaluation.drop_last=true", "evaluation.drop_last: False -> True"),
+        ("graphs_bio", "crossval.stack=3", None),
+        ("graphs_bio", "crossval.together=[]", "crossval.together: "),
+        ("mnist_classify_sum", "pretrained.use=frozen", "pretrained: None -> "),
+    ],
+)
+def test_what_changes_numbers_is_noted(experiment: str, given: str, expected: str | None) -> None:
+    base = f"experiment={experiment}"
+    before, after = (science_of(config(base, *more), "") for more in ([], [given]))
+    found = differences(before, after)
+    assert any(expected in line for line in found) if expected else found == []
