@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from enum import Enum
+from typing import Any
+
 from smoke_runs import config
 
 from setexp.science import differences, science_of
-from setexp.training.settings import Precision
+from setexp.training.settings import Precision, Trainer
 
 
 def test_science_is_what_changes_numbers() -> None:
@@ -27,3 +31,20 @@ def test_runs_from_before_a_setting_go_on() -> None:
     assert differences(noted, now) == [] == differences(now, noted)
     sliced = science_of(config("experiment=polygons_fspool", "trainer.slice=4"), "data")
     assert differences(now, sliced) == ["trainer.slice: None -> 4"]
+
+
+def test_every_setting_of_the_trainer_counts_but_where_and_how() -> None:
+    def changed(value: Any) -> Any:
+        if isinstance(value, Enum):
+            return next(other for other in type(value) if other is not value)
+        return not value if isinstance(value, bool) else [value, 1]
+
+    base = config("experiment=polygons_fspool")
+    ignored = set()
+    for field in fields(Trainer):
+        other = base | {
+            "trainer": base["trainer"] | {field.name: changed(base["trainer"][field.name])}
+        }
+        if not differences(science_of(base, ""), science_of(other, "")):
+            ignored.add(field.name)
+    assert ignored == {"until", "log_every", "checkpoint_seconds", "stack", "compile"}
