@@ -32,6 +32,8 @@ from setexp.report.progress import progress  # noqa: E402
 from setexp.report.records import keep, read_record, read_records  # noqa: E402
 from setexp.report.tables import config_name, load_table, load_tables  # noqa: E402
 
+SCALES = sorted(path.stem for path in (ROOT / "configs/scale").glob("*.yaml"))
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; a user's mistake is one line and exit code 2."""
@@ -66,12 +68,12 @@ def _parser() -> argparse.ArgumentParser:
 
     status = commands.add_parser("status", help="what of a table is done, running or missing")
     status.add_argument("table", help="id such as thesis/5.3")
-    status.add_argument("--scale", default="paper", choices=["paper", "small", "smoke"])
+    status.add_argument("--scale", default="paper", choices=SCALES)
     status.set_defaults(command=_status)
 
     figure = commands.add_parser("figure", help="draw a printed chart, paper and ours")
     figure.add_argument("figure", help="id such as idspn/2")
-    figure.add_argument("--scale", default="paper", choices=["paper", "small", "smoke"])
+    figure.add_argument("--scale", default="paper", choices=SCALES)
     figure.add_argument("--print", action="store_true", dest="alone", help="printed bars alone")
     figure.add_argument("--to", type=Path, help="default: outputs/figures/ID.png")
     figure.set_defaults(command=_figure)

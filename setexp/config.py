@@ -290,7 +290,9 @@ def _check_words(overrides: list[str], launches: bool) -> None:
     for override in overrides:
         key, _, value = override.partition("=")
         if key == "table" and "/" in value:
-            named = re.sub(r"[/.]", "_", value)
+            from setexp.report.tables import config_name
+
+            named = config_name(value)
             raise ConfigError(f"{override}: that is a table's id; its config is table={named}")
         if key == "hydra/launcher" and not launches:
             raise ConfigError(f"{override}: a launcher needs -m; without it this process trains")
