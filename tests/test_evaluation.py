@@ -27,8 +27,8 @@ def evaluated(folder: Path, *overrides: str) -> dict[str, float]:
 
 
 def test_evaluation_repeats_the_runs_own_numbers(tmp_path: Path) -> None:
-    """Fresh polygons and random rotations are those of the seed that trained."""
-    for experiment in ("polygons_fspool", "polygons_random"):
+    """Fresh polygons, random rotations and a run's own sets are those of the seed that trained."""
+    for experiment in ("polygons_fspool", "polygons_random", "multisets_idspn_plain"):
         folder = train(tmp_path / experiment, f"experiment={experiment}", "seeds=[5]") / "seed-5"
         result = read(folder / "result.json")
         assert evaluated(folder, f"experiment={experiment}") == result["metrics"]
@@ -114,6 +114,17 @@ def test_a_number_is_better_than_none(tmp_path: Path, monkeypatch: pytest.Monkey
     best = ["trainer.select=best", "trainer.select_metric=direct", "evaluation.during=test"]
     folder = train(tmp_path, POLYGONS, *best, "trainer.epochs=4", "trainer.evaluate_every=1")
     assert checkpoint.load(folder / "seed-0/checkpoint.pt")["best"]["value"] == 2.0
+
+
+def test_of_equally_good_evaluations_the_first_stays_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = iter([9.0, 2.0, 1.0, 1.0, 3.0])
+    monkeypatch.setattr(loop, "measure", lambda *_, **__: {"direct": next(values)})
+    best = ["trainer.select=best", "trainer.select_metric=direct", "evaluation.during=test"]
+    folder = train(tmp_path, POLYGONS, *best, "trainer.epochs=4", "trainer.evaluate_every=1")
+    state = checkpoint.load(folder / "seed-0/checkpoint.pt")
+    assert state["best"]["step"] == state["step"] / 2
 
 
 def test_selection_by_a_metric_that_is_not_evaluated(tmp_path: Path) -> None:

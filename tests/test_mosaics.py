@@ -107,6 +107,18 @@ def test_a_pass_can_begin_anywhere_and_tiles_can_stay(tmp_path: Path) -> None:
     assert make(tmp_path).fingerprint != make(tmp_path, shuffled=False).fingerprint
 
 
+def test_an_image_keeps_its_label(tmp_path: Path) -> None:
+    dataset = make(tmp_path)
+    images, labels = dataset._images["train"]
+    assert len(set(labels.tolist())) > 1
+    for batch in one_pass(dataset):
+        found = assemble(dataset.in_colour(batch.target.x.unflatten(-1, (1, 14, 14))).flatten(2),
+                         2, (1, 14, 14))  # fmt: skip
+        for image, label in zip(found, batch.aux["label"], strict=True):
+            same = [torch.allclose(image, torch.from_numpy(i) / 255, atol=1e-5) for i in images]
+            assert label == labels[same.index(True)]
+
+
 def test_stores_of_images_are_read_in_place_and_told_apart(tmp_path: Path) -> None:
     images = store(tmp_path)
     cifar = {"images": "cifar10", "image_size": 32, "channels": 3, "source": "auto"}

@@ -215,6 +215,8 @@ def test_columns_that_do_not_fit_follow_below():
         (Number(Decimal("5.0"), Decimal("0.0")), PERCENT, 0.06, ("x1.2", "better")),
         (Number(Decimal("99.8"), Decimal("0.0")), PERCENT, 0.996, ("x0.998", "worse")),
         (Number(Decimal("5.00")), PERCENT, 0.0501, ("", "same")),
+        (Number(Decimal("5.00")), PERCENT, 0.0502, ("", "same")),
+        (Number(Decimal("5.00")), PERCENT, 0.0503, ("x1.006", "better")),
         (Number(Decimal("5.00")), HUNDREDTHS, 0.10, ("x2", "worse")),
         (Number(Decimal("0.000")), HUNDREDTHS, 4e-6, ("", "same")),
         (Number(Decimal("0.000")), HUNDREDTHS, 6e-6, ("", "worse")),

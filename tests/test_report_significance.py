@@ -36,6 +36,11 @@ def test_ranks_by_hand() -> None:
     assert math.isnan(wilcoxon([1.0], [1.0], lower=True, exact=False).p)
     two = wilcoxon([2, 4], [1, 2], lower=False, exact=True)
     assert two.p == 0.5, "two pairs cannot say more"
+    won = wilcoxon([1, 2, 3, 4, 5], [0] * 5, lower=False, exact=True)
+    assert won.p == pytest.approx(2 / 2**5), "of 32 signs, all plus and all minus"
+    roughly = wilcoxon([1, 2, 3, 4, 5], [0] * 5, lower=False, exact=False)
+    z = 7.5 / math.sqrt(5 * 6 * 11 / 24)
+    assert roughly.p == pytest.approx(math.erfc(z / math.sqrt(2)))
 
 
 def test_records_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,6 +20,7 @@ from smoke_runs import (
 )
 
 from setexp import provenance
+from setexp.training import checkpoint
 
 POLYGONS = ("experiment=polygons_fspool", "evaluation.during=test")
 STEPS_PER_EPOCH, STEPS = 8, 16
@@ -188,7 +189,9 @@ def kill_once_started(arguments: list[str], folder: Path) -> None:
     moment = random.SystemRandom().uniform(0.0, 0.4)
     with start(*arguments, cwd=folder) as process:
         deadline = time.monotonic() + 60
-        while not list(folder.glob("cut/*/*/*/seed-0/metrics.jsonl")):
+        while not any(
+            checkpoint.step_of(path) > 0 for path in folder.glob("cut/*/*/*/seed-0/checkpoint.pt")
+        ):
             assert process.poll() is None, process.communicate()[1]
             assert time.monotonic() < deadline
             time.sleep(0.01)

@@ -246,8 +246,9 @@ def digits(**more: Any) -> SetMnist:
     return SetMnist(root="nowhere", source="procedural", train_size=40, test_size=10, **more)
 
 
-def test_noise_is_added_to_the_input_alone() -> None:
-    clean, noisy = (one_pass(digits(noise=noise))[0] for noise in (0.0, 0.05))
+@pytest.mark.parametrize("split", ["train", "test", "test_full"])
+def test_noise_is_added_to_the_input_alone(split: str) -> None:
+    clean, noisy = (one_pass(digits(noise=noise), split=split)[0] for noise in (0.0, 0.05))
     assert torch.equal(noisy.target.x, clean.target.x)
     assert torch.equal(noisy.input.mask, clean.input.mask)
     noise = noisy.input.x - noisy.target.x

@@ -7,8 +7,12 @@ import pytest
 import torch
 from smoke_runs import EXPERIMENTS, assert_same_run, config, curve, read, train, weights
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
+from setexp import experiment as experiment_module
+from setexp import together
 from setexp.build import build
+from setexp.experiment import draw
 from setexp.sets import Batch, SetBatch
 from setexp.training.optimise import clip_gradients
 from setexp.training.seeds import Alone, Stacked, stackable
@@ -105,6 +109,51 @@ def test_seeds_differ_in_weights_and_in_data(tmp_path: Path) -> None:
     assert losses[0] != losses[1]
 
 
+class Captured(Exception):
+    """Ends a run before it trains."""
+
+
+@pytest.mark.parametrize("experiment", ["multisets_idspn_plain", "graphs_bio"])
+def test_each_seed_has_the_data_of_its_own_run(
+    experiment: str, tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In training, and for what is drawn of it afterwards."""
+    given: list[Any] = []
+
+    def capture(_: Any, data: Any, *__: Any) -> None:
+        given.extend(data if isinstance(data, list) else [data])
+        raise Captured
+
+    for name in ("Fit", "Repeat"):
+        monkeypatch.setattr(together, name, capture)
+    figure = {"figure": lambda _, dataset, *__: given.append(dataset) or []}
+    nodes = config(f"experiment={experiment}", "scale=smoke", f"paths.data={data_root}")
+    shared = build(nodes["dataset"], "dataset")
+    found = []
+    for seed in (3, 4):
+        with pytest.raises(Captured):
+            where = f"paths.data={data_root}"
+            train(tmp_path, f"experiment={experiment}", where, f"seeds=[{seed}]")
+        with monkeypatch.context() as patched:
+            patched.setattr(experiment_module, "build", lambda *_: figure)
+            draw({}, nn.Identity(), shared, tmp_path, seed, torch.device("cpu"))
+        found.append([first_batch(dataset) for dataset in given])
+        given.clear()
+    (trained, drawn), (other, _) = found
+    assert same(trained, drawn), "of the same run"
+    assert not same(trained, other), "of another run"
+
+
+def first_batch(dataset: Any) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    batch = next(dataset.batches("train", 8, generator, shuffle=False, drop_last=False))
+    return [leaf for leaf in tree_leaves(batch) if isinstance(leaf, torch.Tensor)]
+
+
+def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
+    return all(torch.equal(*pair) for pair in zip(a, b, strict=True))
+
+
 def test_a_seed_does_not_depend_on_its_neighbours(tmp_path: Path) -> None:
     overrides = ["experiment=polygons_fspool", "trainer.steps=3"]
     first = train(tmp_path / "a", "seeds=[7,1]", *overrides)
@@ -168,6 +217,30 @@ class Scaled(nn.Module):
 
         x = (batch.input.x * self.scale + self.frozen + self.shift).square().sum((-1, -2))
         return Outcome(x, batch.input, {})
+
+
+class Moody(nn.Module):
+    """A task whose loss is 1 in training and 0 otherwise, and measured as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.zeros(()))
+
+    def forward(self, batch: Batch, steps: int | None = None) -> Any:
+        from setexp.tasks.outcome import Outcome
+
+        loss = (batch.input.x * self.scale).sum((-1, -2)) + float(self.training)
+        return Outcome(loss, batch.input, {"training": loss})
+
+
+@pytest.mark.parametrize("learner", [Alone(Moody()), Stacked([Moody(), Moody()])])
+def test_losses_are_of_training_and_stats_of_evaluation(learner: Alone | Stacked) -> None:
+    sets = SetBatch(torch.rand(3, 4, 2), torch.ones(3, 4))
+    batches = [Batch(sets, sets, {})] * learner.count
+    for _ in range(2):
+        assert learner.losses(batches).tolist() == [1] * learner.count
+        for stats in learner.stats(batches):
+            assert stats["training"].tolist() == [0, 0, 0]
 
 
 def test_a_stack_keeps_parameters_without_axes_and_buffers() -> None:

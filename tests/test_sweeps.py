@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -184,10 +186,12 @@ def test_an_invalid_point_is_refused_before_anything_is_trained(tmp_path: Path) 
 # Reports
 
 
-def measure(outputs: Path, side: float, noise: float, accuracy: float | None) -> None:
+def measure(
+    outputs: Path, side: float, noise: float, accuracy: float | None, seed: int = 0
+) -> None:
     place = {"dataset.noise": noise, "dataset.side": side}
     metrics = None if accuracy is None else {"accuracy": accuracy}
-    folder = write_run(outputs, "counting_toy", place, 0, metrics)
+    folder = write_run(outputs, "counting_toy", place, seed, metrics)
     record = read(folder / "result.json") | {"learned": {"f1": [0, side, 1], "f2": [0, 0.5, 1]}}
     (folder / "result.json").write_text(json.dumps(record))
 
@@ -200,8 +204,8 @@ def measure_vqa(outputs: Path, experiment: str = "vqa_counting") -> None:
     (folder / "result.json").write_text(json.dumps(record | {"scale": "small"}))
 
 
-def block_of(outputs: Path, points: int = 3) -> Block:
-    table = load_table("thesis/3.6", points=points)
+def block_of(outputs: Path, points: int = 3, seeds: Sequence[int] = (0,)) -> Block:
+    table = replace(load_table("thesis/3.6", points=points), seeds=tuple(seeds))
     (block,) = blocks(table, read_records(outputs / "none", outputs), load_tables())
     return block
 
@@ -218,6 +222,10 @@ def test_curves_by_hand(tmp_path: Path) -> None:
     learned = learned_curves(block, "Counting module", noisy, "f1")
     assert learned == {0.0: [0, 0, 1], 0.5: [0, 0.5, 1], 1.0: [0, 1, 1]}
     assert learned_curves(block, "Counting module", noisy, "f9") == {}
+    measure(tmp_path, 0.5, 0.5, 0.25, seed=1)
+    both = block_of(tmp_path, seeds=(0, 1))
+    assert metric_curve(both, "Counting module", noisy) == {0.0: 1.0, 0.5: 0.5}
+    assert learned_curves(both, "Counting module", noisy, "f1") == learned
     finer = block_of(tmp_path, points=5)
     assert metric_curve(finer, "Counting module", finer.table.sweeps[2])[0.25] == 0.9
 

@@ -1,6 +1,7 @@
 """Training runs: what they record, when they stop, what they refuse."""
 
 import shutil
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,6 +31,7 @@ POLYGONS = "experiment=polygons_fspool"
 
 
 def test_a_result_record_says_what_was_measured_and_how(tmp_path: Path) -> None:
+    started = time.monotonic()
     folder = train(tmp_path, POLYGONS, "dataset.set_size=4", "seeds=[3]")
     assert folder == tmp_path / "polygons_fspool/dataset.set_size=4/smoke-synthetic"
     record = read(folder / "seed-3/result.json")
@@ -50,6 +52,7 @@ def test_a_result_record_says_what_was_measured_and_how(tmp_path: Path) -> None:
     assert record["provenance"]["command"] == command
     known = {"commit", "device", "machine", "compiled", "versions", "seconds"}
     assert known <= record["provenance"].keys()
+    assert 0 < record["provenance"]["seconds"] < time.monotonic() - started
     assert read(folder / "seed-3/status.json") == {"status": "done"}
     assert (folder / "seed-3/config.yaml").exists()
 
@@ -230,6 +233,21 @@ def test_evaluations_average_over_sets_not_over_batches(tmp_path: Path) -> None:
     parts = train(tmp_path / "b", *arguments, "trainer.eval_batch_size=7") / "seed-0"
     a, b = (read(folder / "result.json")["metrics"] for folder in (whole, parts))
     assert a == pytest.approx(b, rel=1e-5)
+
+
+def test_evaluations_may_leave_an_incomplete_batch_out(tmp_path: Path, data_root: Path) -> None:
+    """Of 16 sets in batches of 7, the first 14 count."""
+    arguments = ["experiment=mnist_sum", f"paths.data={data_root}", "trainer.steps=0"]
+    arguments += ["trainer.eval_batch_size=7"]
+    metrics = [
+        read(train(tmp_path / name, *arguments, *given) / "seed-0/result.json")["metrics"]
+        for name, given in (
+            ("left_out", ["dataset.test_size=16", "evaluation.drop_last=true"]),
+            ("never_there", ["dataset.test_size=14"]),
+            ("all", ["dataset.test_size=16", "evaluation.drop_last=false"]),
+        )
+    ]
+    assert metrics[0] == metrics[1] != metrics[2]
 
 
 def test_derived_seeds_differ_by_purpose_and_leave_the_global_state() -> None:

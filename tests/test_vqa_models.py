@@ -175,6 +175,23 @@ def test_survivors_are_counted(candidates: str, count: int) -> None:
     assert many == 10 if candidates == "all_clamped" else 5 <= many <= 10
 
 
+def test_survivors_are_scored_by_all_glimpses() -> None:
+    """Two boxes overlap a third between them; by the mean of the glimpses that one is the best."""
+    counter = CountSurvivors(objects=10, threshold=0.3, candidates=Candidates.all_clamped)
+    boxes = torch.tensor([[[0.0, 0, 10, 10], [5.0, 0, 15, 10], [10.0, 0, 20, 10]]])
+    middle_best = torch.tensor([[[2.0, -2.0], [1.5, 1.5], [-2.0, 2.0]]])
+    for logits, count in ((middle_best, 1), (middle_best[..., :1], 2), (middle_best[..., 1:], 2)):
+        assert counter(boxes, logits, torch.ones(1, 3)).argmax().item() == count
+
+
+def test_only_the_direction_of_a_proposals_features_counts() -> None:
+    task, given = model("vqa_baseline").eval(), batch()
+    x = given.input.x.clone()
+    x[..., :-4] *= torch.rand(x.shape[:2]).unsqueeze(-1) + 0.5
+    other = given._replace(input=SetBatch(x, given.input.mask))
+    assert_close(task(given).loss, task(other).loss)
+
+
 @pytest.mark.parametrize("experiment", MODELS)
 def test_the_order_of_proposals_does_not_matter(experiment: str) -> None:
     task, given = model(experiment).double().eval(), batch()
