@@ -18,12 +18,10 @@ from pathlib import Path
 # The project need not be installed: this file lies one folder below it.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-SIDES = {"cifar10": 32, "imagenet64": 64}
-
 
 def main() -> int:
     """Prepare one data set; 0 = done, 2 = the files or an argument is at fault."""
-    from setexp.datasets.image_files import READERS, read_images, store_path, write_images
+    from setexp.datasets.image_files import READERS, SIDES, read_images, store_path, write_images
     from setexp.errors import ConfigError
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 
 class ConfigError(ValueError):
@@ -15,6 +15,16 @@ class ClaimedError(ConfigError):
 
 class NonFiniteError(RuntimeError):
     """A loss or a cost became NaN or infinite; the message names what and where."""
+
+
+def one_of(key: str, value: object, choices: Collection[str]) -> None:
+    """Refuse a value that is no choice.
+
+    Raises:
+        ConfigError: it is none of them.
+    """
+    if value not in choices:
+        raise ConfigError(f"{key}={value}: choose one of {', '.join(choices)}")
 
 
 def listed(names: Iterable[str], most: int = 12) -> str:

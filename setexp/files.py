@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: written under another name, then renamed."""
+"""Files that are either whole or absent, written under another name, then renamed; and locks."""
 
 from __future__ import annotations
 
@@ -6,27 +6,33 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from setexp.errors import ConfigError
 
 
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Where to write a file that then stands at `path`, or leaves nothing; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        yield unfinished
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())  # or a crash may leave the name without the content
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)  # half of it may be what fills the disk
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file atomically; its folder is made if it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)  # half of it may be what fills the disk
-        raise
+    with whole(path) as unfinished:
+        unfinished.write_bytes(content)
 
 
 def write_text(path: Path, content: str) -> None:
@@ -71,3 +77,53 @@ def claim(folder: Path) -> Iterator[bool]:
         yield free
     finally:
         os.close(file)
+
+
+@contextmanager
+def sole_writer(path: Path) -> Iterator[None]:
+    """Let one process at a time prepare `path`; others say so and wait, then find it finished.
+
+    The lock is the operating system's, so it ends with a killed process. On a file system without
+    locks a second writer may repeat work or stop with an error; files stay whole all the same.
+
+    Raises:
+        ConfigError: nothing can be written there, be it now or later.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path.parent / f".{path.name}.lock", "w") as lock:
+            if _locked(lock, path):
+                for stale in path.parent.glob(f".{path.name}.*.unfinished"):
+                    shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
+            yield
+    except OSError as error:
+        reason = (error.strerror or str(error)).partition("\n")[0]
+        raise ConfigError(
+            f"cannot write {path.parent}: {reason}; make room there, or name another folder, "
+            "paths.data=..."
+        ) from error
+
+
+def _locked(lock: IO[str], path: Path) -> bool:
+    """Whether this process has the lock, for which it may have to wait; False where none are."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"waiting for another process that prepares {path}", flush=True)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError:
+        return False
+    return True
+
+
+def made_once(path: Path, make: Callable[[], object]) -> Path:
+    """A file or folder, made first where it is missing; of several processes, one makes it.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    if not path.exists():
+        with sole_writer(path):
+            if not path.exists():  # another process may have finished while this one waited
+                make()
+    return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from setexp.datasets.clevr import procedural
+from setexp.datasets.clevr.dataset import ClevrSets
 from setexp.datasets.clevr.objects import read_scenes
 from setexp.datasets.clevr.official import SPLITS, real_store_path
 from setexp.datasets.clevr.store import Block, write_store
@@ -23,6 +25,9 @@ class FakeScenes(NamedTuple):
 
     objects: Tensor
     tag: Tensor
+
+    def rows(self, index: slice) -> FakeScenes:
+        return FakeScenes(self.objects[index], self.tag[index])
 
 
 def fake_sample(
@@ -73,9 +78,14 @@ def settings(root: Path, **changes: Any) -> dict[str, Any]:
         "source": "procedural",
         "target": "state",
         "image_size": 4,
+        "set_size": 10,
         "element_dim": 18,
+        "min_objects": 3,
+        "max_objects": 10,
         "train_size": 23,
         "test_size": 40,
+        "data_seed": 0,
+        "resident": "auto",
     }
     return {**usual, **changes}
 
@@ -89,6 +99,13 @@ def write_real(root: Path, count: int = 12, size: int = 4, objects: int = 6) -> 
         images = fake_render(scenes, height=size, width=size).contiguous().numpy()
         block = Block(images, read_scenes(described), ["{}"] * count)
         write_store(real_store_path(root, size, split), [block], count, {"key": split})
+
+
+def one_pass(
+    data: ClevrSets, split: str, size: int, source: torch.Generator, **how: Any
+) -> Iterator[Batch]:
+    """Batches of a split, shuffled and with the incomplete one unless `how` says otherwise."""
+    return data.batches(split, size, source, **{"shuffle": True, "drop_last": False, **how})
 
 
 def generator(device: str = "cpu", seed: int = 7) -> torch.Generator:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fake_clevr import HERE, assert_equal, fake_renderer, generator, settings, tags
+from fake_clevr import HERE, assert_equal, fake_renderer, generator, one_pass, settings, tags
 from torch import Tensor
 
 from setexp.datasets import pictures
@@ -33,7 +33,7 @@ def test_batches_pair_each_image_with_its_set(
 ) -> None:
     data = ClevrSets(**settings(tmp_path, resident=resident)).to(torch.device(device))
     seen = []
-    for batch in data.batches("train", 5, generator(device)):
+    for batch in one_pass(data, "train", 5, generator(device)):
         assert batch.input.shape[1:] == (3, 4, 4) and batch.input.dtype == torch.float32
         assert batch.target.x.shape[1:] == (10, 18) and batch.target.mask.shape[1:] == (10,)
         assert batch.input.device.type == batch.target.x.device.type == device
@@ -56,10 +56,10 @@ def test_start_continues_the_same_pass(
 ) -> None:
     data = ClevrSets(**settings(tmp_path, resident=resident)).to(torch.device(device))
     how = {"shuffle": shuffle, "drop_last": drop_last}
-    whole = list(data.batches("train", 5, generator(device), **how))
+    whole = list(one_pass(data, "train", 5, generator(device), **how))
     assert [len(batch.input) for batch in whole] == [5, 5, 5, 5] + [3] * (not drop_last)
     for start in range(len(whole) + 2):
-        rest = list(data.batches("train", 5, generator(device), start=start, **how))
+        rest = list(one_pass(data, "train", 5, generator(device), start=start, **how))
         assert len(rest) == max(0, len(whole) - start)
         for a, b in zip(rest, whole[start:], strict=True):
             assert_equal(a, b)
@@ -69,7 +69,7 @@ def test_start_reads_no_earlier_image(
     tmp_path: Path, renders: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = ClevrSets(**settings(tmp_path, resident="never"))
-    list(data.batches("train", 5, generator()))
+    list(one_pass(data, "train", 5, generator()))
     read: list[np.ndarray] = []
     take = np.take
 
@@ -78,19 +78,19 @@ def test_start_reads_no_earlier_image(
         return take(images, rows, **options)
 
     monkeypatch.setattr(np, "take", recorded)
-    list(data.batches("train", 5, generator(), start=3))
+    list(one_pass(data, "train", 5, generator(), start=3))
     assert [len(rows) for rows in read] == [5, 3]
     assert all((np.diff(rows) > 0).all() for rows in read)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_streamed_equals_resident(tmp_path: Path, renders: list[int], device: str) -> None:
-    passes = [
-        ClevrSets(**settings(tmp_path, resident=resident, target="boxes", element_dim=4))
-        .to(torch.device(device))
-        .batches("test", 7, generator(device))
+    boxes = settings(tmp_path, target="boxes", element_dim=4)
+    datasets = [
+        ClevrSets(**boxes | {"resident": resident}).to(torch.device(device))
         for resident in ("always", "never", "auto")
     ]
+    passes = [one_pass(data, "test", 7, generator(device)) for data in datasets]
     for a, b, c in zip(*passes, strict=True):
         assert_equal(a, b)
         assert_equal(a, c)
@@ -101,14 +101,14 @@ def test_order_depends_on_the_generator_at_the_call_alone(
 ) -> None:
     data = ClevrSets(**settings(tmp_path))
     source = generator()
-    first = data.batches("train", 23, source)
-    second = data.batches("train", 23, source)
+    first = one_pass(data, "train", 23, source)
+    second = one_pass(data, "train", 23, source)
     orders = [tags(next(second)), tags(next(first))]
     assert orders[0] != orders[1] and sorted(orders[0]) == sorted(orders[1])
     again = generator()
-    repeated = [tags(next(data.batches("train", 23, again))) for _ in range(2)]
+    repeated = [tags(next(one_pass(data, "train", 23, again))) for _ in range(2)]
     assert repeated == orders[::-1]
-    plain = [tags(next(data.batches("train", 23, generator(), shuffle=False))) for _ in range(2)]
+    plain = [tags(next(one_pass(data, "train", 23, generator(), shuffle=False))) for _ in range(2)]
     assert plain[0] == plain[1] not in orders
 
 
@@ -116,19 +116,19 @@ def test_order_depends_on_the_generator_at_the_call_alone(
 def test_val_is_the_first_tenth_of_test(tmp_path: Path, renders: list[int], resident: str) -> None:
     data = ClevrSets(**settings(tmp_path, resident=resident))
     assert [data.sizes(split) for split in ("train", "val", "test")] == [23, 4, 40]
-    (val,) = data.batches("val", 100, generator(), shuffle=False)
-    (test,) = data.batches("test", 100, generator(), shuffle=False)
+    (val,) = one_pass(data, "val", 100, generator(), shuffle=False)
+    (test,) = one_pass(data, "test", 100, generator(), shuffle=False)
     assert tags(val) == tags(test)[:4]
-    (shuffled,) = data.batches("val", 100, generator())
+    (shuffled,) = one_pass(data, "val", 100, generator())
     assert sorted(tags(shuffled)) == sorted(tags(val))
-    (train,) = data.batches("train", 100, generator())
+    (train,) = one_pass(data, "train", 100, generator())
     assert not set(tags(train)) & set(tags(test))
 
 
 def test_a_pass_that_is_left_early_ends_its_reader(tmp_path: Path, renders: list[int]) -> None:
     data = ClevrSets(**settings(tmp_path, resident="never"))
     before = threading.active_count()
-    running = data.batches("test", 2, generator())
+    running = one_pass(data, "test", 2, generator())
     next(running)
     running.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before
@@ -142,6 +142,10 @@ def test_auto_keeps_images_only_where_they_fit(
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4000, 10**6))
     assert pictures.fits(1000, torch.device("cuda"))
     assert not pictures.fits(1001, torch.device("cuda"))
+    for name, size in (("reserved", 2500), ("allocated", 500)):  # of an earlier run
+        monkeypatch.setattr(torch.cuda, f"memory_{name}", lambda device, size=size: size)
+    assert pictures.fits(1500, torch.device("cuda"))
+    assert not pictures.fits(1501, torch.device("cuda"))
     monkeypatch.setattr(pictures, "_HOST_LIMIT", 23 * 3 * 4 * 4)
     copied: list[int] = []
     copy = pictures._copy
@@ -153,19 +157,19 @@ def test_auto_keeps_images_only_where_they_fit(
     monkeypatch.setattr(pictures, "_copy", recorded)
     data = ClevrSets(**settings(tmp_path))
     for split in ("train", "test", "train"):
-        list(data.batches(split, 5, generator()))
+        list(one_pass(data, split, 5, generator()))
     assert copied == [23]
 
 
 def test_sets_are_padded_or_cut_to_set_size(tmp_path: Path, renders: list[int]) -> None:
     wide = ClevrSets(**settings(tmp_path, set_size=13))
     exact = ClevrSets(**settings(tmp_path))
-    (a,) = wide.batches("train", 23, generator())
-    (b,) = exact.batches("train", 23, generator())
+    (a,) = one_pass(wide, "train", 23, generator())
+    (b,) = one_pass(exact, "train", 23, generator())
     assert a.target.x.shape == (23, 13, 18)
     assert torch.equal(a.target.x[:, :10], b.target.x) and not a.target.x[:, 10:].any()
     few = ClevrSets(**settings(tmp_path, set_size=4, max_objects=4))
-    (c,) = few.batches("train", 23, generator())
+    (c,) = one_pass(few, "train", 23, generator())
     counts = c.target.mask.sum(1)
     assert c.target.x.shape == (23, 4, 18) and counts.min() == 3 and counts.max() == 4
 
@@ -173,9 +177,9 @@ def test_sets_are_padded_or_cut_to_set_size(tmp_path: Path, renders: list[int]) 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"source": "reel"}, "dataset.source='reel'; accepted: auto, real, procedural"),
-        ({"target": "state_vector"}, "dataset.target='state_vector'; accepted: state, boxes"),
-        ({"resident": True}, "dataset.resident=True; accepted"),
+        ({"source": "reel"}, "dataset.source=reel: choose one of auto, real, procedural"),
+        ({"target": "state_vector"}, "dataset.target=state_vector: choose one of state, boxes"),
+        ({"resident": True}, "dataset.resident=True: choose one of auto, always, never"),
         ({"element_dim": 4}, "element_dim=4 does not fit dataset.target=state.* 18"),
         ({"target": "boxes"}, "element_dim=18 does not fit dataset.target=boxes.* 4"),
         ({"image_size": 0}, "image_size=0"),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fake_clevr import HERE, generator, settings, write_real
+from fake_clevr import HERE, generator, one_pass, settings, write_real
 
 from setexp.datasets.clevr import foreground
 from setexp.datasets.clevr.dataset import ClevrSets
@@ -37,12 +37,10 @@ def test_silhouettes_are_the_visible_pixels_of_all_objects() -> None:
 
 
 def test_foregrounds_are_pictures_without_background(tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"root": str(tmp_path), "source": "procedural", "target": "boxes"}
-    settings |= {"image_size": 48, "set_size": 4, "max_objects": 4, "element_dim": 4}
-    settings |= {"train_size": 5, "test_size": 4, "foreground": True}
-    data = ClevrSets(**settings)
-    how: dict[str, Any] = {"shuffle": True, "drop_last": False}
-    (batch,) = data.batches("train", 5, torch.Generator().manual_seed(1), **how)
+    wanted = settings(tmp_path, target="boxes", element_dim=4, image_size=48, foreground=True)
+    wanted |= {"set_size": 4, "max_objects": 4, "train_size": 5, "test_size": 4}
+    data = ClevrSets(**wanted)
+    (batch,) = one_pass(data, "train", 5, generator())
     picture, shown = batch.aux["picture"], (batch.aux["picture"] != 0).any(1, keepdim=True)
     assert torch.equal(picture, batch.input * shown)
     assert 0.02 < shown.float().mean() < 0.6
@@ -54,7 +52,7 @@ def test_foregrounds_are_pictures_without_background(tmp_path: Path) -> None:
     assert torch.stack(fills).mean() > 0.5
     data.prepare("val")
     assert len(list(tmp_path.glob("clevr/*/*-foreground-*.npy"))) == 2
-    again = next(ClevrSets(**settings).batches("train", 5, torch.Generator().manual_seed(1), **how))
+    again = next(one_pass(ClevrSets(**wanted), "train", 5, generator()))
     assert torch.equal(again.aux["picture"], picture)
 
 
@@ -91,7 +89,7 @@ def test_masks_of_real_pictures_are_who_rendered_them(tmp_path: Path) -> None:
         np.save(path, np.packbits(np.tile(mask, (12, 1, 1)), axis=-1))
     data = ClevrSets(**wanted | {"source": "auto"})
     assert data.source == "real"
-    batch = next(data.batches("test", 12, generator()))
+    batch = next(one_pass(data, "test", 12, generator()))
     assert torch.equal(batch.aux["picture"], batch.input * torch.from_numpy(mask))
     before = data.fingerprint
     np.save(path, np.packbits(np.tile(~mask, (12, 1, 1)), axis=-1))

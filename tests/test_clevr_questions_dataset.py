@@ -49,7 +49,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def dataset(root: Path, **changes: Any) -> ClevrQuestions:
-    settings = {"max_objects": 4, "train_size": None, "test_size": None} | changes
+    settings = {
+        "source": "auto", "set_size": 12, "element_dim": 7, "words": 83, "classes": 28,
+        "pad": "batch", "min_objects": 3, "max_objects": 4, "train_size": None, "test_size": None,
+        "data_seed": 0,
+    } | changes  # fmt: skip
     if settings.get("source") == "procedural":
         settings = SIZES | {k: v for k, v in settings.items() if v is not None}
     return ClevrQuestions(root=str(root), **settings)
@@ -246,8 +250,8 @@ def test_a_release_that_does_not_fit_together_is_refused(root: Path, tmp_path: P
     [
         ({"element_dim": 8}, "dataset.element_dim=8: CLEVR questions have 7"),
         ({"classes": 10}, "dataset.classes=10: CLEVR questions have 28"),
-        ({"source": "web"}, "dataset.source=web: choose auto, real or procedural"),
-        ({"pad": "none"}, "dataset.pad=none: choose batch or full"),
+        ({"source": "web"}, "dataset.source=web: choose one of auto, real, procedural"),
+        ({"pad": "none"}, "dataset.pad=none: choose one of batch, full"),
         ({"min_objects": 5}, "dataset.min_objects=5, max_objects=4: must be in order"),
         ({"train_size": 0}, "dataset.train_size=0: at least 1"),
         ({"train_size": 9}, "dataset.train_size=9: the release in"),

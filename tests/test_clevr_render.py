@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from setexp.datasets.clevr import camera as view
+from setexp.datasets.clevr import raster
 from setexp.datasets.clevr import vocabulary as words
 from setexp.datasets.clevr.lamps import LAMP_POSITIONS
 from setexp.datasets.clevr.raster import visible_pixels
@@ -46,12 +47,18 @@ def scenes() -> Scenes:
     return sample_scenes(12, generator=torch.Generator().manual_seed(0))
 
 
-def test_pictures_repeat_whatever_the_chunk(scenes: Scenes) -> None:
+def test_pictures_repeat_however_many_are_drawn_together(
+    scenes: Scenes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = render(scenes, height=32, width=40)
     assert first.shape == (12, 3, 32, 40) and first.dtype == torch.uint8
     assert torch.equal(first, render(scenes, height=32, width=40))
-    assert torch.equal(first, render(scenes, height=32, width=40, chunk=5))
     assert render(scenes.rows(slice(0, 0)), height=8, width=8).shape == (0, 3, 8, 8)
+    seen = visible_pixels(scenes, height=32, width=40)
+    monkeypatch.setattr(raster, "_RAYS", dict.fromkeys(raster._RAYS, 5 * 32 * 40 * 2**2))
+    assert torch.equal(first, render(scenes, height=32, width=40))
+    monkeypatch.setattr(raster, "_RAYS", dict.fromkeys(raster._RAYS, 5 * 32 * 40))
+    assert torch.equal(seen, visible_pixels(scenes, height=32, width=40))
 
 
 def test_square_pictures_squeeze_the_official_frame(scenes: Scenes) -> None:

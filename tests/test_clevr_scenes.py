@@ -154,7 +154,7 @@ def test_relationships_follow_the_directions(directions: str) -> None:
 
 
 def test_unknown_directions(scenes: Scenes) -> None:
-    with pytest.raises(ConfigError, match="directions='north'"):
+    with pytest.raises(ConfigError, match="directions=north: choose one of nominal, per_camera"):
         to_official(scenes, "val", directions="north")
 
 

@@ -17,6 +17,7 @@ from fake_clevr import (
     fake_render,
     fake_renderer,
     generator,
+    one_pass,
     settings,
     tags,
     write_real,
@@ -43,9 +44,9 @@ def test_rendered_once_and_cached_under_all_that_determines_it(
 ) -> None:
     first = ClevrSets(**settings(tmp_path))
     assert not renders and not list(tmp_path.iterdir())
-    (a,) = first.batches("train", 23, generator())
+    (a,) = one_pass(first, "train", 23, generator())
     assert sum(renders) == 23
-    (b,) = ClevrSets(**settings(tmp_path)).batches("train", 23, generator())
+    (b,) = one_pass(ClevrSets(**settings(tmp_path)), "train", 23, generator())
     assert sum(renders) == 23
     assert_equal(a, b)
     prints = {first.fingerprint}
@@ -58,14 +59,14 @@ def test_rendered_once_and_cached_under_all_that_determines_it(
     ]
     for number, change in enumerate(changes, start=2):
         other = ClevrSets(**settings(tmp_path, **change))
-        next(other.batches("train", 5, generator()))
+        next(one_pass(other, "train", 5, generator()))
         prints.add(other.fingerprint)
         assert len(prints) == number
     assert len(list(tmp_path.glob("clevr/procedural-*/train-*.h5"))) == len(changes) + 1
     boxes = ClevrSets(**settings(tmp_path, target="boxes", element_dim=4))
     assert boxes.fingerprint not in prints
     rendered = sum(renders)
-    next(boxes.batches("train", 5, generator()))
+    next(one_pass(boxes, "train", 5, generator()))
     assert sum(renders) == rendered
 
 
@@ -74,17 +75,17 @@ def test_a_store_drawn_on_another_kind_of_device_is_used_where_it_is_complete(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     small = settings(tmp_path, train_size=5, test_size=5)
-    (drawn,) = ClevrSets(**small).batches("train", 5, generator())
+    (drawn,) = one_pass(ClevrSets(**small), "train", 5, generator())
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     prints = [ClevrSets(**small).fingerprint]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    next(ClevrSets(**small).batches("test", 5, generator()))
+    next(one_pass(ClevrSets(**small), "test", 5, generator()))
     prints.append(ClevrSets(**small).fingerprint)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     elsewhere = ClevrSets(**small)
     prints.append(elsewhere.fingerprint)
     assert prints[0] != prints[1] == prints[2]
-    (found,) = elsewhere.batches("train", 5, generator())
+    (found,) = one_pass(elsewhere, "train", 5, generator())
     assert_equal(found, drawn)
     assert renders == [5, 5]
 
@@ -185,10 +186,10 @@ def test_runs_render_before_signals_are_held_back(
 
 def test_rendered_scenes_agree_with_their_labels(tmp_path: Path) -> None:
     data = ClevrSets(**settings(tmp_path, image_size=32, train_size=6, test_size=6, max_objects=5))
-    (state,) = data.batches("train", 6, generator(), shuffle=False)
+    (state,) = one_pass(data, "train", 6, generator(), shuffle=False)
     boxed = settings(tmp_path, image_size=32, train_size=6, test_size=6, max_objects=5)
     boxed.update(target="boxes", element_dim=4)
-    (boxes,) = ClevrSets(**boxed).batches("train", 6, generator(), shuffle=False)
+    (boxes,) = one_pass(ClevrSets(**boxed), "train", 6, generator(), shuffle=False)
     assert torch.equal(state.input, boxes.input)
     # Objects are coloured and the ground is grey, so colour lies within the boxes.
     colour = state.input.amax(1) - state.input.amin(1)
@@ -205,10 +206,10 @@ def test_real_data_is_found_and_read(tmp_path: Path, renders: list[int]) -> None
         data = ClevrSets(**settings(tmp_path, source=source, train_size=None, test_size=None))
         assert data.source == "real"
         assert [data.sizes(split) for split in ("train", "val", "test")] == [12, 1, 12]
-        (train,) = data.batches("train", 12, generator())
+        (train,) = one_pass(data, "train", 12, generator())
         assert sorted(tags(train)) == list(range(1000, 1012))
     some = ClevrSets(**settings(tmp_path, source="real", train_size=5, test_size=3))
-    (train,) = some.batches("train", 12, generator())
+    (train,) = one_pass(some, "train", 12, generator())
     assert sorted(tags(train)) == list(range(1000, 1005))
     assert some.fingerprint != data.fingerprint
     before = data.fingerprint

@@ -28,6 +28,7 @@ def toy(**changes: Any) -> CountingToy:
 
 
 def one_pass(data: CountingToy, size: int = 256, seed: int = 0, **how: Any) -> list[Batch]:
+    how = {"shuffle": True, "drop_last": False} | how
     return list(data.batches("train", size, torch.Generator().manual_seed(seed), **how))
 
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import Tensor
 
 from setexp.datasets.mnist_images import _MD5, load_mnist
 from setexp.errors import ConfigError
@@ -17,15 +18,21 @@ from setexp.errors import ConfigError
 FILES = [f"{a}-{b}-ubyte" for a in ("train", "t10k") for b in ("images-idx3", "labels-idx1")]
 
 
+def load(
+    root: str, source: str, *, train: bool, count: int | None = None, seed: int = 0
+) -> tuple[Tensor, Tensor, str]:
+    return load_mnist(root, source, train=train, count=count, seed=seed)
+
+
 def test_procedural_images_depend_on_split_and_seed_not_on_count() -> None:
-    few, few_labels, source = load_mnist("nowhere", "auto", train=True, count=10)
-    many, many_labels, _ = load_mnist("nowhere", "procedural", train=True, count=1500)
+    few, few_labels, source = load("nowhere", "auto", train=True, count=10)
+    many, many_labels, _ = load("nowhere", "procedural", train=True, count=1500)
     assert source == "procedural"
     assert torch.equal(few, many[:10])
     assert torch.equal(few_labels, many_labels[:10])
     assert many_labels.bincount(minlength=10).min() > 100
-    assert not torch.equal(few, load_mnist("nowhere", "auto", train=False, count=10)[0])
-    assert not torch.equal(few, load_mnist("nowhere", "auto", train=True, count=10, seed=1)[0])
+    assert not torch.equal(few, load("nowhere", "auto", train=False, count=10)[0])
+    assert not torch.equal(few, load("nowhere", "auto", train=True, count=10, seed=1)[0])
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +65,7 @@ def taken_for_mnist(files_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("taken_for_mnist")
 @pytest.mark.parametrize("source", ["auto", "real"])
 def test_idx_files_are_read(files_root: Path, source: str) -> None:
-    images, labels, used = load_mnist(str(files_root), source, train=False, count=12)
+    images, labels, used = load(str(files_root), source, train=False, count=12)
     assert used == "real"
     assert (images.shape, images.dtype) == ((12, 28, 28), torch.uint8)
     assert images.nonzero().tolist() == [[1, 5, 6]]
@@ -72,7 +79,7 @@ def test_a_truncated_file_is_named(root: Path) -> None:
     with pytest.raises(
         ConfigError, match=f"{FILES[2]}: is truncated .* 7840016 .* 7840015"
     ) as info:
-        load_mnist(str(root), "auto", train=False)
+        load(str(root), "auto", train=False)
     assert "\n" not in str(info.value)
     assert "dataset.source=procedural" in str(info.value)
 
@@ -82,7 +89,7 @@ def test_a_wrong_header_is_named(root: Path) -> None:
     path = root / "MNIST/raw" / FILES[3]
     path.write_bytes(b"PK" + path.read_bytes()[2:])
     with pytest.raises(ConfigError, match=f"{FILES[3]}: is truncated or not MNIST's"):
-        load_mnist(str(root), "real", train=False)
+        load(str(root), "real", train=False)
 
 
 @pytest.mark.usefixtures("taken_for_mnist")
@@ -98,10 +105,10 @@ def test_a_damaged_file_is_named_packed_or_not(root: Path, packed: bool) -> None
         else:
             path.write_bytes(content)
         if not changed:
-            load_mnist(str(root), "auto", train=False)
+            load(str(root), "auto", train=False)
     name = f"{FILES[2]}.gz" if packed else FILES[2]
     with pytest.raises(ConfigError, match=f"{name}: is damaged, the MD5 of its content"):
-        load_mnist(str(root), "auto", train=False)
+        load(str(root), "auto", train=False)
 
 
 def test_a_truncated_archive_is_named(root: Path) -> None:
@@ -110,13 +117,13 @@ def test_a_truncated_archive_is_named(root: Path) -> None:
     path.unlink()
     path.with_name(f"{path.name}.gz").write_bytes(packed[:-9])
     with pytest.raises(ConfigError, match=f"{FILES[2]}.gz: cannot be read"):
-        load_mnist(str(root), "auto", train=False)
+        load(str(root), "auto", train=False)
 
 
 def test_an_incomplete_folder_is_not_silently_replaced(root: Path) -> None:
     (root / "MNIST/raw" / FILES[3]).unlink()
     with pytest.raises(ConfigError, match=f"dataset.source=auto: .* lacks {FILES[3]};"):
-        load_mnist(str(root), "auto", train=False)
+        load(str(root), "auto", train=False)
 
 
 def replace_torchvision(monkeypatch: pytest.MonkeyPatch, mnist: Callable[..., object]) -> None:
@@ -131,7 +138,7 @@ def test_a_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_
 
     replace_torchvision(monkeypatch, refuse)
     with pytest.raises(ConfigError) as info:
-        load_mnist(str(tmp_path), "real", train=True)
+        load(str(tmp_path), "real", train=True)
     message = str(info.value)
     assert "\n" not in message
     for part in ("dataset.source=real", "no route", *FILES, str(tmp_path), "source=procedural"):
@@ -143,10 +150,10 @@ def test_auto_never_downloads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     # its parts may have been imported before
     for name in ["torchvision", *(m for m in sys.modules if m.startswith("torchvision."))]:
         monkeypatch.setitem(sys.modules, name, None)
-    assert load_mnist(str(tmp_path), "auto", train=True, count=5)[2] == "procedural"
+    assert load(str(tmp_path), "auto", train=True, count=5)[2] == "procedural"
     assert not list(tmp_path.iterdir())
     with pytest.raises(ConfigError, match="could not be downloaded .*torchvision"):
-        load_mnist(str(tmp_path), "real", train=True)
+        load(str(tmp_path), "real", train=True)
 
 
 @pytest.mark.usefixtures("taken_for_mnist")
@@ -157,6 +164,6 @@ def test_a_download_is_moved_into_place(
         shutil.copytree(files_root, root, dirs_exist_ok=True)
 
     replace_torchvision(monkeypatch, download)
-    labels = load_mnist(str(tmp_path), "real", train=False, count=3)[1]
+    labels = load(str(tmp_path), "real", train=False, count=3)[1]
     assert labels.tolist() == [0, 1, 2]
     assert sorted(p.name for p in (tmp_path / "MNIST/raw").iterdir()) == sorted(FILES)

@@ -41,7 +41,7 @@ def make(root: Path, **changes: Any) -> Mosaics:
     arguments = {
         "images": "mnist", "root": str(root), "source": "procedural", "image_size": 28,
         "channels": 1, "mean": [0.1307], "std": [0.3081], "tiles": 2, "train_size": 10,
-        "test_size": 5,
+        "test_size": 5, "shuffled": True, "data_seed": 0,
     }  # fmt: skip
     return Mosaics(**{**arguments, **changes})
 

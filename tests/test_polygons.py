@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -22,6 +23,8 @@ from setexp.losses.hungarian import HungarianLoss
 from setexp.ops.costs import Cost
 from setexp.sets import Batch, Encoding
 
+HOW: dict[str, Any] = {"batch_size": 8, "shuffle": True, "drop_last": False}
+
 
 def make(n: int = 5, count: int = 20) -> Polygons:
     return Polygons(set_size=n, element_dim=2, train_size=count, test_size=count // 2)
@@ -29,7 +32,7 @@ def make(n: int = 5, count: int = 20) -> Polygons:
 
 def one_pass(dataset: Polygons, split: str = "train", seed: int = 0, **changes: int) -> list[Batch]:
     generator = torch.Generator().manual_seed(seed)
-    return list(dataset.batches(split, 8, generator, **changes))
+    return list(dataset.batches(split, generator=generator, **HOW | changes))
 
 
 def elements(batches: list[Batch]) -> Tensor:
@@ -54,8 +57,7 @@ def test_sets_are_regular_polygons(n: int, seed: int) -> None:
 
 def test_rotations_and_orders_are_uniform() -> None:
     count = 8000
-    generator = torch.Generator().manual_seed(0)
-    batch = next(make(3, count).batches("train", count, generator))
+    (batch,) = one_pass(make(3, count), batch_size=count)
     angle = torch.atan2(batch.target.x[..., 0], batch.target.x[..., 1])
     rotation = angle[:, 0] % (2 * math.pi / 3)  # whatever vertex comes first
     for values, low, high in (
@@ -83,8 +85,9 @@ def test_batches() -> None:
 
 def test_a_pass_repeats_under_its_seed_and_never_otherwise() -> None:
     dataset, generator = make(), torch.Generator().manual_seed(0)
-    first = torch.cat([b.target.x for b in dataset.batches("train", 8, generator)])
-    second = torch.cat([b.target.x for b in dataset.batches("train", 8, generator)])
+    first, second = (
+        elements(list(dataset.batches("train", generator=generator, **HOW))) for _ in range(2)
+    )
     assert torch.equal(first, elements(one_pass(make())))
     assert not torch.isclose(first, second).all(-1).any()
     assert not torch.equal(first, elements(one_pass(dataset, seed=1)))
@@ -126,7 +129,7 @@ PRINTED = {
 def test_errors_of_random_rotations(name: str, n: int) -> None:
     count = 8192
     dataset = make(n, count)
-    batch = next(dataset.batches("train", count, torch.Generator().manual_seed(n)))
+    (batch,) = one_pass(dataset, seed=n, batch_size=count)
     prediction = RandomPolygon(set_size=n)(Encoding(torch.zeros(count, 1)))
     options = {"cost": Cost.squared, "steps": Steps.last, "mask_channel": False}
     loss = {

@@ -18,9 +18,18 @@ needs_mnist = pytest.mark.skipif(
 )
 
 
+def make(**changes: Any) -> SetMnist:
+    arguments = {
+        "root": "nowhere", "source": "procedural", "set_size": 342, "element_dim": 2,
+        "train_size": 100, "test_size": 30, "eval_subset": "first_tenth", "threshold": 0.1307,
+        "data_seed": 0,
+    }  # fmt: skip
+    return SetMnist(**{**arguments, **changes})
+
+
 @pytest.fixture(scope="module")
 def dataset() -> SetMnist:
-    return SetMnist(root="nowhere", source="procedural", train_size=100, test_size=30)
+    return make()
 
 
 def one_pass(dataset: SetMnist, seed: int = 0, split: str = "train", **kwargs: Any) -> list[Batch]:
@@ -50,7 +59,7 @@ def in_reading_order(points: Tensor) -> Tensor:
 
 
 def test_points_are_those_of_the_definition(dataset: SetMnist) -> None:
-    images, labels, _ = load_mnist("nowhere", "procedural", train=True, count=100)
+    images, labels, _ = load_mnist("nowhere", "procedural", train=True, count=100, seed=0)
     batches = one_pass(dataset, shuffle=False)
     assert torch.equal(torch.cat([batch.aux["label"] for batch in batches]), labels)
     x = torch.cat([batch.target.x for batch in batches])
@@ -171,9 +180,8 @@ def test_a_pass_holds_every_set_once(dataset: SetMnist) -> None:
 
 def test_sizes_and_evaluation_subset(dataset: SetMnist) -> None:
     assert [dataset.sizes(s) for s in ("train", "test", "test_full")] == [100, 30, 30]
-    tenth = SetMnist(root="nowhere", source="procedural", train_size=1, test_size=1200)
-    full = SetMnist(
-        root="nowhere", source="procedural", train_size=1, test_size=1200, eval_subset="full"
+    tenth, full = (
+        make(train_size=1, test_size=1200, eval_subset=part) for part in ("first_tenth", "full")
     )
     assert (tenth.sizes("test"), tenth.sizes("test_full")) == (1000, 1200)
     assert (full.sizes("test"), full.sizes("test_full")) == (1200, 1200)
@@ -185,20 +193,14 @@ def test_sizes_and_evaluation_subset(dataset: SetMnist) -> None:
 
 
 def test_fingerprint_follows_what_determines_the_data(dataset: SetMnist) -> None:
-    base: dict[str, Any] = {
-        "root": "nowhere",
-        "source": "procedural",
-        "train_size": 100,
-        "test_size": 30,
-    }
-    assert SetMnist(**base).fingerprint == dataset.fingerprint
+    assert make().fingerprint == dataset.fingerprint
     changes: list[dict[str, Any]] = [
         {"train_size": 99},
         {"set_size": 343},
         {"threshold": 0.2},
         {"data_seed": 1},
     ]
-    prints = [SetMnist(**(base | change)).fingerprint for change in changes]
+    prints = [make(**change).fingerprint for change in changes]
     assert len({dataset.fingerprint, *prints}) == 5
 
 
@@ -207,7 +209,7 @@ def test_fingerprint_follows_what_determines_the_data(dataset: SetMnist) -> None
     [
         ({"set_size": 40}, r"dataset.set_size=40: an image has \d+ points above"),
         ({"element_dim": 3}, "dataset.element_dim=3: a pixel has 2"),
-        ({"eval_subset": "half"}, "dataset.eval_subset=half: choose first_tenth or full"),
+        ({"eval_subset": "half"}, "dataset.eval_subset=half: choose one of first_tenth, full"),
         ({"threshold": 1.5}, "dataset.threshold=1.5: choose"),
         ({"train_size": 60001}, "dataset.train_size=60001: choose 1 to 60000"),
         ({"test_size": 0}, "dataset.test_size=0: choose 1 to 10000"),
@@ -215,19 +217,13 @@ def test_fingerprint_follows_what_determines_the_data(dataset: SetMnist) -> None
     ],
 )
 def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
-    base: dict[str, Any] = {
-        "root": "nowhere",
-        "source": "procedural",
-        "train_size": 20,
-        "test_size": 20,
-    }
     with pytest.raises(ConfigError, match=message):
-        SetMnist(**(base | arguments))
+        make(**{"train_size": 20, "test_size": 20} | arguments)
 
 
 @needs_mnist
 def test_real_mnist_has_the_published_sizes() -> None:
-    dataset = SetMnist(root=str(REAL), source="auto")
+    dataset = make(root=str(REAL), source="auto", train_size=None, test_size=None)
     assert dataset.source == "real"
     assert [dataset.sizes(s) for s in ("train", "test", "test_full")] == [60000, 1000, 10000]
     batches = one_pass(dataset, batch_size=1000, shuffle=False)
@@ -236,14 +232,14 @@ def test_real_mnist_has_the_published_sizes() -> None:
     assert sizes.max() == 342
     assert sizes.mean() == pytest.approx(133.1283, abs=1e-3)
     assert batches[0].aux["label"][:5].tolist() == [5, 0, 4, 1, 9]
-    images = load_mnist(str(REAL), "real", train=True, count=4)[0]
+    images = load_mnist(str(REAL), "real", train=True, count=4, seed=0)[0]
     for i, expected in enumerate(plain_sets(images)):
         found = batches[0].target.x[i, : len(expected)]
         torch.testing.assert_close(in_reading_order(found), expected)
 
 
 def digits(**more: Any) -> SetMnist:
-    return SetMnist(root="nowhere", source="procedural", train_size=40, test_size=10, **more)
+    return make(train_size=40, test_size=10, **more)
 
 
 @pytest.mark.parametrize("split", ["train", "test", "test_full"])
@@ -288,7 +284,7 @@ def test_padding_to_the_largest_set_of_each_batch() -> None:
         ({"element_dim": 3}, "dataset.element_dim=3"),
         ({"mask_feature": True}, "dataset.element_dim=2"),
         ({"noise": -1.0}, "dataset.noise=-1.0"),
-        ({"pad": "no"}, "dataset.pad=no"),
+        ({"pad": "no"}, "dataset.pad=no: choose one of full, batch"),
     ],
 )
 def test_noisy_sets_refuse_what_does_not_fit(arguments: dict[str, Any], said: str) -> None:

@@ -78,7 +78,7 @@ def test_stores_that_do_not_belong_together_are_refused(release: Path) -> None:
         ({"words": 14}, "dataset.words=14: the questions have 14 words; give at least 15"),
         ({"features": 9}, "dataset.features=9: those of .* have 3"),
         ({"set_size": 12}, "dataset.set_size=12: .* has images of 13 proposals"),
-        ({"source": "fake"}, "dataset.source=fake: choose one of"),
+        ({"source": "fake"}, "dataset.source=fake: choose one of auto, real, procedural"),
         ({"learned": "val"}, "dataset.learned=val: choose one of train, trainval"),
     ],
 )
@@ -188,7 +188,7 @@ def test_partners_of_questions_in_several_pairs() -> None:
 
 
 def test_procedural_files_are_a_function_of_the_recipe(tmp_path: Path) -> None:
-    for name, recipe in (("a", RECIPE), ("b", RECIPE), ("c", RECIPE._replace(seed=1))):
+    for name, recipe in (("a", RECIPE), ("b", RECIPE), ("c", RECIPE._replace(data_seed=1))):
         write_official(tmp_path / name, recipe, COUNTS)
     files = sorted(path.name for path in (tmp_path / "a").iterdir())
     assert len(files) == 15

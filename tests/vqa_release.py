@@ -17,7 +17,7 @@ from setexp.datasets.vqa.proposals import Image, line_of
 from setexp.datasets.vqa.scenes import Recipe
 from setexp.sets import Batch
 
-RECIPE = Recipe(features=4, objects=4, duplicates=2, distractors=4, seed=0)
+RECIPE = Recipe(features=4, objects=4, duplicates=2, distractors=4, data_seed=0)
 COUNTS = {"train": 30, "val": 20, "test": 10}
 FEATURES = 3
 FIRST = {"train": 100, "val": 200, "test": 300}
@@ -91,9 +91,9 @@ def write_questions(folder: Path, split: str, items: Sequence[tuple[Any, ...]]) 
 def make(root: Path, **changes: Any) -> VQA:
     """The dataset of what is below a folder, of the size of a release here or of drawn scenes."""
     arguments = {
-        "root": str(root), "set_size": 20, "features": FEATURES, "words": 64, "classes": 5,
-        "objects": 4, "duplicates": 2, "distractors": 4, "train_images": 30, "val_images": 20,
-        "test_images": 10,
+        "root": str(root), "source": "auto", "learned": "train", "set_size": 20,
+        "features": FEATURES, "words": 64, "classes": 5, "objects": 4, "duplicates": 2,
+        "distractors": 4, "train_images": 30, "val_images": 20, "test_images": 10, "data_seed": 0,
     }  # fmt: skip
     return VQA(**{**arguments, **changes})
 

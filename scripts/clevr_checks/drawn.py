@@ -50,9 +50,7 @@ def draw(scenes: Scenes, zoom: int = 1) -> Drawn:
     return Drawn(scenes, images.permute(0, 2, 3, 1).float(), slots)
 
 
-def lone(
-    shape: str | None = None, color: str = "gray", material: str = "rubber", rotation: float = 0.0
-) -> Scenes:
+def lone(shape: str | None = None, color: str = "gray", material: str = "rubber") -> Scenes:
     """The scene without jitter, empty or with a large object at the origin."""
 
     def one(value: int) -> Tensor:
@@ -65,7 +63,7 @@ def lone(
         color=one(words.COLORS.index(color)),
         material=one(words.MATERIALS.index(material)),
         size=one(0),
-        rotation=torch.tensor([[rotation]]),
+        rotation=torch.tensor([[0.0]]),
         camera=torch.tensor([view.POSITION]),
         lights=torch.tensor([LAMP_POSITIONS]),
     )

@@ -12,15 +12,15 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from setexp.errors import ConfigError
+from setexp.files import whole
 
 # Part of every store and key: raise it when the meaning of a stored array changes.
 LAYOUT = 1
@@ -167,43 +167,15 @@ def is_sound(path: Path) -> bool:
     return True
 
 
-@contextmanager
-def sole_writer(path: Path) -> Iterator[None]:
-    """Let one process at a time prepare `path`; others say so and wait, then find it finished.
-
-    The lock is the operating system's, so it ends with a killed process. On a file system without
-    locks a second writer may repeat work or stop with an error; files stay whole all the same.
-
-    Raises:
-        ConfigError: nothing can be written there, be it now or later.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path.parent / f".{path.name}.lock", "w") as lock:
-            if _locked(lock, path):
-                for stale in path.parent.glob(f".{path.name}.*.unfinished"):
-                    shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
-            yield
-    except OSError as error:
-        reason = (error.strerror or str(error)).partition("\n")[0]
-        raise ConfigError(
-            f"cannot write {path.parent}: {reason}; make room there, or name another folder, "
-            "paths.data=..."
-        ) from error
+def parts_folder(path: Path, key: str) -> Path:
+    """Where parts of a store lie until they are joined."""
+    return path.with_name(f".{path.name}.{key}.parts")
 
 
-def _locked(lock: IO[str], path: Path) -> bool:
-    """Whether this process has the lock, for which it may have to wait; False where none are."""
-    import fcntl
-
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        print(f"waiting for another process that prepares {path}", flush=True)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    except OSError:
-        return False
-    return True
+def remove_parts(path: Path) -> None:
+    """Delete all parts ever made for a store."""
+    for folder in path.parent.glob(f".{path.name}.*.parts"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def part_spans(count: int, part_size: int) -> list[tuple[int, int]]:
@@ -228,16 +200,9 @@ def write_store(
     Raises:
         OSError: the disk is full, or the file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
+    with whole(path) as unfinished:
         _fill(unfinished, blocks, counts, about)
         Store(unfinished).verify()
-        with unfinished.open("rb") as file:
-            os.fsync(file.fileno())  # or a crash may leave the name without the content
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
     return Store(path)
 
 

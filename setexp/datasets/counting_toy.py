@@ -66,8 +66,8 @@ class CountingToy(Drawn):
         generator: torch.Generator,
         *,
         start: int = 0,
-        shuffle: bool = True,
-        drop_last: bool = False,
+        shuffle: bool,
+        drop_last: bool,
     ) -> Iterator[Batch]:
         """One pass of new sets; `shuffle` means nothing here. See `setexp.datasets`."""
         del shuffle

@@ -49,7 +49,7 @@ def draw_graphs(
     place = np.arange(len(graph)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     kind = (looks / max(classes - 1, 1))[graph]  # 0 in the first class, 1 in the last
     draw = {Family.molecules: _molecules, Family.circles: _circles, Family.threads: _threads}
-    child, parent = draw[family](graph, place, kind, random)
+    child, parent = draw[family](place, kind, random)
     edges = np.concatenate([np.stack([child, parent], 1), np.stack([parent, child], 1)])
     edges = np.unique(edges[edges[:, 0] != edges[:, 1]], axis=0)
     atoms = None
@@ -64,9 +64,7 @@ def draw_graphs(
 Edges = tuple[np.ndarray, np.ndarray]
 
 
-def _molecules(
-    graph: np.ndarray, place: np.ndarray, kind: np.ndarray, random: np.random.Generator
-) -> Edges:
+def _molecules(place: np.ndarray, kind: np.ndarray, random: np.random.Generator) -> Edges:
     """A node hangs on the one before, or on one a little earlier; some close a ring of 5 or 6."""
     node = np.arange(len(place))
     back = np.where(random.random(len(place)) < 0.25, random.integers(2, 5, len(place)), 1)
@@ -76,9 +74,7 @@ def _molecules(
     return np.append(node, node[closes]), np.append(chain, (node - length)[closes])
 
 
-def _threads(
-    graph: np.ndarray, place: np.ndarray, kind: np.ndarray, random: np.random.Generator
-) -> Edges:
+def _threads(place: np.ndarray, kind: np.ndarray, random: np.random.Generator) -> Edges:
     """A node answers one of the first few, of which the classes have 1 to 5, or any before it."""
     hubs = np.minimum(1 + np.round(4 * kind), np.maximum(place, 1))
     to_hub = random.random(len(place)) < 0.75 - 0.3 * kind
@@ -87,9 +83,7 @@ def _threads(
     return node, node - place + np.minimum(target, np.maximum(place - 1, 0))
 
 
-def _circles(
-    graph: np.ndarray, place: np.ndarray, kind: np.ndarray, random: np.random.Generator
-) -> Edges:
+def _circles(place: np.ndarray, kind: np.ndarray, random: np.random.Generator) -> Edges:
     """Everyone knows the first; others come in groups, fewer and larger ones in the last class."""
     starts = (random.random(len(place)) < 0.3 - 0.2 * kind) | (place <= 1)
     group = np.cumsum(starts)

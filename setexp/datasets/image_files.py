@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from setexp.datasets.array_store import Array, Store, sole_writer, write_store
+from setexp.datasets.array_store import Array, Store, write_store
 from setexp.errors import ConfigError
+from setexp.files import sole_writer
 
 SPLITS = ("train", "test")
+SIDES = {"cifar10": 32, "imagenet64": 64}  # pixels, of the data sets that have stores
 _BLOCK = 1000  # images read and written at a time
 _IMAGENET_CLASSES = 1000
 
@@ -98,7 +100,7 @@ def cifar10(source: Path, side: int) -> Items:
     """
     from torchvision.datasets import CIFAR10
 
-    _must_be(side, 32)
+    _must_be(side, SIDES["cifar10"])
     sources: Items = {}
     for split in SPLITS:
         try:
@@ -121,7 +123,7 @@ def imagenet64(source: Path, side: int) -> Items:
     Raises:
         ConfigError: one is missing, damaged, or of images of another size.
     """
-    _must_be(side, 64)
+    _must_be(side, SIDES["imagenet64"])
     names = {"train": [f"train_data_batch_{i}" for i in range(1, 11)], "test": ["val_data"]}
     labels = {
         split: {path: _labels(path) for path in [_archive(source, name) for name in names[split]]}

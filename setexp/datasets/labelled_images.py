@@ -12,16 +12,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from setexp.datasets.array_store import Array
-from setexp.datasets.image_files import SPLITS, read_images, store_path, write_images
+from setexp.datasets.image_files import SIDES, SPLITS, read_images, store_path, write_images
 from setexp.datasets.mnist_images import load_mnist
 from setexp.datasets.sights import draw_sights
-from setexp.errors import ConfigError
+from setexp.datasets.sources import SOURCES, image_count
+from setexp.errors import ConfigError, one_of
 
 _SIZES = {  # procedural pictures of a split, as many as there are real ones
     "cifar10": {"train": 50_000, "test": 10_000},
     "imagenet64": {"train": 1_281_167, "test": 50_000},
 }
-_SIDES, _CLASSES = {"cifar10": 32, "imagenet64": 64}, {"cifar10": 10, "imagenet64": 1000}
+_CLASSES = {"cifar10": 10, "imagenet64": 1000}
 _VERSION = 1  # of the procedural pictures
 _BLOCK = 1_000  # pictures drawn together, so that the first few do not depend on the count
 
@@ -37,9 +38,8 @@ def image_shape(name: str) -> tuple[int, int, int]:
     """
     if name == "mnist":
         return (1, 28, 28)
-    if name not in _SIDES:
-        raise ConfigError(f"dataset.images={name}: choose mnist, {', '.join(_SIDES)}")
-    return (3, _SIDES[name], _SIDES[name])
+    one_of("dataset.images", name, ("mnist", *SIDES))
+    return (3, SIDES[name], SIDES[name])
 
 
 def load_images(
@@ -70,12 +70,13 @@ def load_images(
             )
             loaded[split] = (digits.unsqueeze(1).numpy(), label)
         return loaded, source, ""
-    if source not in ("auto", "real", "procedural"):
-        raise ConfigError(f"dataset.source={source}: choose one of auto, real, procedural")
+    one_of("dataset.source", source, SOURCES)
     path = store_path(root, name)
     drawn = source == "procedural" or (source == "auto" and not path.exists())
     if drawn:
-        sizes = {split: _count(split, counts[split], most) for split, most in _SIZES[name].items()}
+        sizes = {
+            split: image_count(split, counts[split], most) for split, most in _SIZES[name].items()
+        }
         path = _procedural(root, name, sizes, seed)
     elif not path.exists():
         raise ConfigError(
@@ -85,7 +86,7 @@ def load_images(
     store = read_images(path)
     loaded = {}
     for split, (images, labels) in store.splits.items():
-        n = _count(split, counts[split], len(labels))
+        n = image_count(split, counts[split], len(labels))
         if labels.min() < 0 or labels.max() >= _CLASSES[name]:
             raise ConfigError(
                 f"dataset.images={name}: {path} has classes {labels.min()} to {labels.max()}, "
@@ -93,12 +94,6 @@ def load_images(
             )
         loaded[split] = (images[:n], torch.from_numpy(labels[:n]))
     return (loaded, "procedural", "") if drawn else (loaded, "real", store.content)
-
-
-def _count(split: str, count: int | None, most: int) -> int:
-    if count is not None and not 1 <= count <= most:
-        raise ConfigError(f"dataset.{split}_size={count}: choose 1 to {most}, or null for all")
-    return count or most
 
 
 def _procedural(root: str, name: str, sizes: dict[str, int], seed: int) -> Path:
@@ -115,5 +110,5 @@ def _drawn(name: str, split: str, count: int, seed: int) -> Iterator[tuple[Array
     generator = torch.Generator().manual_seed(2 * seed + int(split == "train"))
     for start in range(0, count, _BLOCK):
         drawn = torch.randint(_CLASSES[name], (_BLOCK,), generator=generator)
-        pictures = draw_sights(drawn, _CLASSES[name], _SIDES[name], generator=generator)
+        pictures = draw_sights(drawn, _CLASSES[name], SIDES[name], generator=generator)
         yield from islice(zip(pictures.numpy(), drawn.tolist(), strict=True), count - start)

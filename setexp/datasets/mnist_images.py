@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from setexp.datasets.digits import SIDE, draw_digits
-from setexp.errors import ConfigError
+from setexp.datasets.sources import SOURCES, image_count
+from setexp.errors import ConfigError, one_of
 
 TRAIN_SIZE, TEST_SIZE = 60_000, 10_000
 
-_SOURCES = ("auto", "real", "procedural")
 _BLOCK = 1_000  # procedural digits drawn together, so that the first few do not depend on the count
 _MD5 = {  # of the unpacked files
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -34,7 +34,7 @@ _MD5 = {  # of the unpacked files
 
 
 def load_mnist(
-    root: str, source: str, *, train: bool, count: int | None = None, seed: int = 0
+    root: str, source: str, *, train: bool, count: int | None, seed: int
 ) -> tuple[Tensor, Tensor, str]:
     """Images and labels of one split, and the source actually used.
 
@@ -53,13 +53,9 @@ def load_mnist(
     Raises:
         ConfigError: unknown source, too large a count, incomplete or corrupt files, no download.
     """
+    one_of("dataset.source", source, SOURCES)
     total = TRAIN_SIZE if train else TEST_SIZE
-    count = total if count is None else count
-    if source not in _SOURCES:
-        raise ConfigError(f"dataset.source={source}: choose one of {', '.join(_SOURCES)}")
-    if not 1 <= count <= total:
-        split = "train" if train else "test"
-        raise ConfigError(f"dataset.{split}_size={count}: choose 1 to {total}, or null for all")
+    count = image_count("train" if train else "test", count, total)
     folder = Path(root).expanduser() / "MNIST" / "raw"
     if source == "procedural":
         return *_procedural(train, count, seed), "procedural"

@@ -45,16 +45,16 @@ class Mosaics:
         *,
         images: str,
         root: str,
-        source: str = "auto",
+        source: str,
         image_size: int,
         channels: int,
         mean: Sequence[float],
         std: Sequence[float],
         tiles: int,
-        train_size: int | None = None,
-        test_size: int | None = None,
-        shuffled: bool = True,
-        data_seed: int = 0,
+        train_size: int | None,
+        test_size: int | None,
+        shuffled: bool,
+        data_seed: int,
     ) -> None:
         if tiles < 2:
             raise ConfigError(f"dataset.tiles={tiles}: at least 2 per side")

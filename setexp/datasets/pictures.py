@@ -20,7 +20,9 @@ _COPY_ROWS = 1024
 def fits(size: int, device: torch.device) -> bool:
     """Whether `size` bytes may stay in a device's memory: 1 GB on a CPU, free / 4 on a GPU."""
     if device.type == "cuda":
-        return size <= torch.cuda.mem_get_info(device)[0] // 4
+        # what PyTorch keeps of an earlier run is free, too
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return size <= (torch.cuda.mem_get_info(device)[0] + kept) // 4
     return size <= _HOST_LIMIT
 
 

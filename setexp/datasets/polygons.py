@@ -49,8 +49,8 @@ class Polygons(Drawn):
         generator: torch.Generator,
         *,
         start: int = 0,
-        shuffle: bool = True,
-        drop_last: bool = False,
+        shuffle: bool,
+        drop_last: bool,
     ) -> Iterator[Batch]:
         """One pass of fresh sets; `shuffle` means nothing here. See `setexp.datasets`."""
         del shuffle

@@ -15,7 +15,7 @@ from torch import Tensor
 from setexp.datasets.digits import SIDE
 from setexp.datasets.mnist_images import TEST_SIZE, load_mnist
 from setexp.datasets.passes import batch_rows
-from setexp.errors import ConfigError
+from setexp.errors import ConfigError, one_of
 from setexp.sets import Batch, SetBatch
 
 _BITS = 10  # of a key hold the pixel, the bits above are random
@@ -84,14 +84,14 @@ class SetMnist:
         self,
         *,
         root: str,
-        source: str = "auto",
-        set_size: int = 342,
-        element_dim: int = 2,
-        train_size: int | None = None,
-        test_size: int | None = None,
-        eval_subset: str = "first_tenth",
-        threshold: float = 0.1307,
-        data_seed: int = 0,
+        source: str,
+        set_size: int,
+        element_dim: int,
+        train_size: int | None,
+        test_size: int | None,
+        eval_subset: str,
+        threshold: float,
+        data_seed: int,
         noise: float = 0.0,
         noise_on_padding: bool = True,
         mask_feature: bool = False,
@@ -104,10 +104,8 @@ class SetMnist:
             )
         if noise < 0:
             raise ConfigError(f"dataset.noise={noise}: a standard deviation is at least 0")
-        if pad not in ("full", "batch"):
-            raise ConfigError(f"dataset.pad={pad}: choose full or batch")
-        if eval_subset not in ("first_tenth", "full"):
-            raise ConfigError(f"dataset.eval_subset={eval_subset}: choose first_tenth or full")
+        one_of("dataset.pad", pad, ("full", "batch"))
+        one_of("dataset.eval_subset", eval_subset, ("first_tenth", "full"))
         if not 0 <= threshold < 1:
             raise ConfigError(f"dataset.threshold={threshold}: choose a value in [0, 1)")
         self.set_size, self.ragged = set_size, pad == "batch"

@@ -19,11 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from setexp.datasets.array_store import sole_writer
 from setexp.datasets.graph_families import Family, draw_graphs
 from setexp.datasets.passes import batch_spans
+from setexp.datasets.sources import SOURCES
 from setexp.datasets.tu_files import REQUIRED, TUGraphs, read_tu, write_tu
-from setexp.errors import ConfigError
+from setexp.errors import ConfigError, one_of
+from setexp.files import made_once
 from setexp.sets import Batch, GraphBatch
 
 _VERSION = 1  # of the procedural graphs
@@ -63,21 +64,20 @@ class TUDataset:
         self,
         *,
         root: str,
-        source: str = "auto",
+        source: str,
         name: str,
         sets: Mapping[str, Mapping[str, Any]],
         element_dim: int,
         classes: int,
         graphs: int,
         degrees: bool,
-        constant: bool = True,
-        attributes: bool = True,
-        folds: int = 10,
-        shared_shuffle: bool = False,
-        data_seed: int = 0,
+        constant: bool,
+        attributes: bool,
+        folds: int,
+        shared_shuffle: bool,
+        data_seed: int,
     ) -> None:
-        if source not in ("auto", "real", "procedural"):
-            raise ConfigError(f"dataset.source={source}: choose one of auto, real, procedural")
+        one_of("dataset.source", source, SOURCES)
         if folds < 3:
             raise ConfigError(f"dataset.folds={folds}: test, validation and training need 3")
         folder = Path(root).expanduser() / "TU" / name / "raw"
@@ -180,10 +180,10 @@ class TUDataset:
         """Batches of the given graphs, laid out together but for features, which may be many; each
         ends in a segment of padding."""
         data, device, count = self._data, self._data["x"].device, len(self._host["nodes"])
-        graphs = torch.from_numpy(np.concatenate([np.append(p, count) for p in parts])).to(device)
-        place = torch.from_numpy(np.concatenate([np.arange(len(p) + 1) for p in parts])).to(device)
+        graphs = _sent([np.append(p, count) for p in parts], device)
+        place = _sent([np.arange(len(p) + 1) for p in parts], device)
         nodes, edges = (self._lengths(kind, parts) for kind in ("nodes", "edges"))
-        first = torch.from_numpy(np.concatenate([np.cumsum(n) - n for n in nodes])).to(device)
+        first = _sent([np.cumsum(n) - n for n in nodes], device)
         node, of = _places(data["node"], graphs, nodes)
         graph = place.index_select(0, of)
         edge = torch.nn.functional.pad(data["degree"].index_select(0, node).cumsum(0), (1, 0))
@@ -223,10 +223,17 @@ class TUDataset:
         return np.concatenate([self._rows[part] for part in parts])
 
 
+def _sent(parts: Sequence[np.ndarray], device: torch.device) -> Tensor:
+    """Arrays one after the other on a device, for which nothing waits."""
+    whole = torch.from_numpy(np.concatenate(parts))
+    whole = whole.pin_memory() if device.type == "cuda" else whole
+    return whole.to(device, non_blocking=True)
+
+
 def _places(begin: Tensor, graphs: Tensor, lengths: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
     """Places of all nodes or edges of some graphs in the whole data, and which of the graphs each
     is of; where a graph begins is given, and last, where all end, which is padding's place."""
-    size = torch.from_numpy(np.concatenate(lengths)).to(graphs.device)
+    size = _sent(lengths, graphs.device)
     total = int(sum(n.sum() for n in lengths))
     ids = torch.arange(len(graphs), device=graphs.device)
     of = torch.repeat_interleave(ids, size, output_size=total)
@@ -271,21 +278,20 @@ def _drawn(root: Path, name: str, known: Mapping[str, Any], graphs: int, seed: i
     text = f"{_VERSION} {name} {known['family']} {sorted(about.items())} {graphs} {seed}"
     key = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
     folder = root.expanduser() / "TU" / f"procedural-{name}-{key}" / "raw"
-    if folder.is_dir():
-        return folder
-    with sole_writer(folder):
-        if not folder.is_dir():  # another process may have finished while this one waited
-            drawn = draw_graphs(
-                Family[known["family"]],
-                graphs=graphs,
-                classes=known["classes"],
-                labels=known["features"],
-                nodes=known["nodes"],
-                most=known["most"],
-                seed=seed,
-            )
-            write_tu(folder, name, **drawn)
-    return folder
+
+    def make() -> None:
+        drawn = draw_graphs(
+            Family[known["family"]],
+            graphs=graphs,
+            classes=known["classes"],
+            labels=known["features"],
+            nodes=known["nodes"],
+            most=known["most"],
+            seed=seed,
+        )
+        write_tu(folder, name, **drawn)
+
+    return made_once(folder, make)
 
 
 def _download(folder: Path, name: str) -> None:

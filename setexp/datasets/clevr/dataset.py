@@ -19,14 +19,11 @@ from setexp.datasets.clevr.store import Store
 from setexp.datasets.clevr.vocabulary import MAX_OBJECTS, SPLITS
 from setexp.datasets.passes import batch_rows
 from setexp.datasets.pictures import Pictures, fits
-from setexp.errors import ConfigError
+from setexp.datasets.sources import SOURCES
+from setexp.errors import ConfigError, one_of
 from setexp.sets import Batch, SetBatch
 
-_CHOICES = {
-    "source": ("auto", "real", "procedural"),
-    "target": ("state", "boxes"),
-    "resident": ("auto", "always", "never"),
-}
+_RESIDENT = ("auto", "always", "never")
 _ELEMENT_DIMS = {"state": STATE_DIM, "boxes": BOX_DIM}
 _STORED_AS = {"train": "train", "val": "val", "test": "val"}
 _PROCEDURAL_SIZES = {"train": 70_000, "val": 15_000}
@@ -52,9 +49,9 @@ class ClevrSets:
             real release, or 70,000 and 15,000 procedural ones. Of these, other sizes have other
             scenes in the last, incomplete thousand.
         data_seed: of procedural scenes.
-        foreground: deliver the pictures without their background as well.
         resident: "always" or "never" keep all images of a split in the device's memory; "auto" =
             where they take less than 1 GB of a CPU's or a quarter of a GPU's free memory.
+        foreground: deliver the pictures without their background as well.
 
     Batches: input (B, 3, H, W) in [0, 1], target `SetBatch` x (B, set_size, element_dim), float32;
     with `foreground`, aux "picture": the input, black where no object is seen.
@@ -67,23 +64,22 @@ class ClevrSets:
         self,
         *,
         root: str,
-        source: str = "auto",
+        source: str,
         target: str,
         image_size: int,
-        set_size: int = 10,
+        set_size: int,
         element_dim: int,
-        min_objects: int = 3,
-        max_objects: int = 10,
+        min_objects: int,
+        max_objects: int,
         train_size: int | None,
         test_size: int | None,
-        data_seed: int = 0,
+        data_seed: int,
+        resident: str,
         foreground: bool = False,
-        resident: str = "auto",
     ) -> None:
-        for key, value in (("source", source), ("target", target), ("resident", resident)):
-            if value not in _CHOICES[key]:
-                accepted = ", ".join(_CHOICES[key])
-                raise ConfigError(f"dataset.{key}={value!r}; accepted: {accepted}")
+        one_of("dataset.source", source, SOURCES)
+        one_of("dataset.target", target, _ELEMENT_DIMS)
+        one_of("dataset.resident", resident, _RESIDENT)
         if element_dim != _ELEMENT_DIMS[target]:
             raise ConfigError(
                 f"dataset.element_dim={element_dim} does not fit dataset.target={target},"
@@ -151,8 +147,8 @@ class ClevrSets:
         generator: torch.Generator,
         *,
         start: int = 0,
-        shuffle: bool = True,
-        drop_last: bool = False,
+        shuffle: bool,
+        drop_last: bool,
     ) -> Iterator[Batch]:
         """One pass in an order drawn from `generator` at the call. See `setexp.datasets`."""
         rows = batch_rows(self.sizes(split), batch_size, generator, start, shuffle, drop_last)

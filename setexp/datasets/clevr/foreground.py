@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from setexp.datasets.array_store import part_spans, sole_writer
+from setexp.datasets.array_store import part_spans
 from setexp.datasets.clevr.bodies import gather_bodies
 from setexp.datasets.clevr.camera import ASPECT, Frame
 from setexp.datasets.clevr.objects import Array
@@ -24,7 +24,7 @@ from setexp.datasets.clevr.raster import first_hits, scenes_at_once
 from setexp.datasets.clevr.scenes import Scenes
 from setexp.datasets.clevr.store import Store
 from setexp.errors import ConfigError
-from setexp.files import write_bytes
+from setexp.files import sole_writer, write_bytes
 
 
 def mask_path(store: Path) -> Path:
@@ -32,13 +32,13 @@ def mask_path(store: Path) -> Path:
     return store.with_name(f"{store.stem}-foreground.npy")
 
 
-def silhouettes(scenes: Scenes, *, height: int, width: int, aspect: float = ASPECT) -> Tensor:
+def silhouettes(scenes: Scenes, *, height: int, width: int) -> Tensor:
     """Whether an object is seen at the middle of each pixel, bool (S, height, width)."""
     chunk = scenes_at_once(scenes.camera.device, height * width)
     parts = []
     for start in range(0, len(scenes.count), chunk):
         some = scenes.rows(slice(start, start + chunk))
-        hits = first_hits(gather_bodies(some), Frame(some.camera, height, width, aspect))
+        hits = first_hits(gather_bodies(some), Frame(some.camera, height, width, ASPECT))
         seen = torch.zeros(
             len(some.count) * height * width, dtype=torch.bool, device=hits.pixel.device
         )

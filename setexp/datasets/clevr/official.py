@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from setexp.datasets.array_store import LAYOUT, is_sound, kept, part_spans, sole_writer
+from setexp.datasets.array_store import LAYOUT, is_sound, kept, part_spans
 from setexp.datasets.clevr.objects import Array, read_scenes, view_box
 from setexp.datasets.clevr.store import PART_SIZE, Block, merge_parts, part_path, write_store
 from setexp.datasets.clevr.vocabulary import SPLITS
 from setexp.errors import ConfigError
+from setexp.files import sole_writer
 
 
 def real_store_path(root: Path, image_size: int, split: str) -> Path:

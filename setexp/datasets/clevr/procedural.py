@@ -10,11 +10,12 @@ from typing import NamedTuple
 
 import torch
 
-from setexp.datasets.array_store import LAYOUT, is_sound, part_spans, sole_writer
+from setexp.datasets.array_store import LAYOUT, is_sound, part_spans
 from setexp.datasets.clevr.objects import HEIGHT, WIDTH, read_scenes
 from setexp.datasets.clevr.render import render
 from setexp.datasets.clevr.scenes import Scenes, sample_scenes, to_official
 from setexp.datasets.clevr.store import PART_SIZE, Block, merge_parts, part_path, write_store
+from setexp.files import made_once
 
 # Part of every key: raise it when scenes or pictures come out differently for the same seed.
 CONTENT_VERSION = 1
@@ -42,7 +43,11 @@ class Recipe(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Short hash, the same in every process and on every machine."""
+        """Short hash, the same in every process and on every machine.
+
+        What it stands for is the same on processors that round, and GPUs that draw, alike; others
+        have other scenes of the same distribution under it.
+        """
         text = " ".join(map(str, (LAYOUT, CONTENT_VERSION, *self)))
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
@@ -88,12 +93,7 @@ def procedural_store(root: Path, split: str, count: int, recipe: Recipe) -> Path
         recipe: what they look like.
     """
     path = procedural_path(root, split, count, recipe)
-    if not path.exists():
-        with sole_writer(path):
-            # Another process may have finished while this one waited.
-            if not path.exists():
-                _render_store(path, split, count, recipe)
-    return path
+    return made_once(path, lambda: _render_store(path, split, count, recipe))
 
 
 def _render_store(path: Path, split: str, count: int, recipe: Recipe) -> None:
@@ -132,8 +132,7 @@ def _draw_part(
     described = to_official(drawn, split, start)
     for first in range(0, stop - start, _RENDER_CHUNK):
         rows = slice(first, first + _RENDER_CHUNK)
-        some = type(drawn)(*(field[rows] for field in drawn))
-        images = render(some, height=recipe.image_size, width=recipe.image_size)
+        images = render(drawn.rows(rows), height=recipe.image_size, width=recipe.image_size)
         words = described[rows]
         yield Block(images.cpu().numpy(), read_scenes(words), [json.dumps(word) for word in words])
         report(len(words))

@@ -120,9 +120,9 @@ def scenes_at_once(device: torch.device, samples: int) -> int:
     return max(1, _RAYS.get(device.type, _RAYS["cuda"]) // samples)
 
 
-def visible_pixels(scenes: Scenes, *, height: int, width: int, chunk: int | None = None) -> Tensor:
+def visible_pixels(scenes: Scenes, *, height: int, width: int) -> Tensor:
     """Pixels that show each object in a picture without antialiasing, int64 (S, N)."""
-    chunk = chunk or scenes_at_once(scenes.camera.device, height * width)
+    chunk = scenes_at_once(scenes.camera.device, height * width)
     counts = torch.zeros_like(scenes.shape)
     for start in range(0, len(counts), chunk):
         some = scenes.rows(slice(start, start + chunk))

@@ -25,7 +25,6 @@ def render(
     height: int,
     width: int,
     supersample: int = 2,
-    chunk: int | None = None,
     aspect: float = ASPECT,
 ) -> Tensor:
     """Draw scenes.
@@ -35,13 +34,12 @@ def render(
         height: rows that sample the official 480x320 frame, whatever the ratio to `width`.
         width: columns.
         supersample: samples along each side of a pixel.
-        chunk: scenes drawn at once; None = as many as fit a modest share of memory.
         aspect: width over height of the frame; 4/3 shows what a render at 320x240 does.
 
     Returns:
         uint8 (S, 3, height, width).
     """
-    chunk = chunk or scenes_at_once(scenes.camera.device, height * width * supersample**2)
+    chunk = scenes_at_once(scenes.camera.device, height * width * supersample**2)
     parts = [
         _draw(scenes.rows(slice(start, start + chunk)), height, width, supersample, aspect)
         for start in range(0, len(scenes.count), chunk)

@@ -16,7 +16,7 @@ from setexp.datasets.clevr import camera as view
 from setexp.datasets.clevr import vocabulary as words
 from setexp.datasets.clevr.lamps import LAMP_JITTER, LAMP_POSITIONS
 from setexp.datasets.clevr.raster import visible_pixels
-from setexp.errors import ConfigError
+from setexp.errors import ConfigError, one_of
 
 # Distances of the generator: between two bodies, and along the directions right and behind.
 GAP, MARGIN = 0.25, 0.4
@@ -145,11 +145,10 @@ def _signed(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 def _ways(camera: Tensor, directions: str) -> dict[str, Tensor]:
     """The six direction vectors of every scene, (S, 3) each."""
+    one_of("directions", directions, ("nominal", "per_camera"))
     if directions == "nominal":
-        return view.directions(camera.new_tensor(view.POSITION).expand_as(camera))
-    if directions == "per_camera":
-        return view.directions(camera)
-    raise ConfigError(f"directions={directions!r}; accepted: nominal, per_camera")
+        camera = camera.new_tensor(view.POSITION).expand_as(camera)
+    return view.directions(camera)
 
 
 def _place(

@@ -24,6 +24,9 @@ LIGHTS = 4
 # Rays that start in an object or right under it do not count: that ground is seen only where a
 # part of a pixel is not covered but its centre is, and would draw a black line there.
 _CLEAR = 1e-6
+# Lattice points along each side of a lamp: more for the ground, which is shaded once a pixel, than
+# for objects, which are shaded at every sample within it.
+_ON_GROUND, _ON_OBJECTS = 3, 2
 
 
 class _Casters(NamedTuple):
@@ -76,9 +79,7 @@ def _covered(shape: int, casters: _Casters, pair: Tensor, points: Tensor, sample
     return hidden / samples**2
 
 
-def on_ground(
-    bodies: Bodies, lamps: Lamps, frame: Frame, ground: Tensor, samples: int = 3
-) -> Tensor:
+def on_ground(bodies: Bodies, lamps: Lamps, frame: Frame, ground: Tensor) -> Tensor:
     """Visible share of each lamp from the ground at every pixel.
 
     Args:
@@ -86,7 +87,6 @@ def on_ground(
         lamps: of the scenes.
         frame: P pixels a picture.
         ground: points in world units, (3, S * P).
-        samples: lattice points along each side of a lamp.
 
     Returns:
         (4, S * P).
@@ -101,7 +101,7 @@ def on_ground(
         pair, rows, columns = pixels_around(uv, frame)
         place = casters.bodies.scene.index_select(0, pair) * pixels + rows * frame.width + columns
         points = ground.index_select(1, place)
-        share = 1 - _covered(shape, casters, pair, points, samples)
+        share = 1 - _covered(shape, casters, pair, points, _ON_GROUND)
         place = place + casters.light.index_select(0, pair) * ground.shape[1]
         visible.view(-1).scatter_reduce_(0, place, share, "amin")
     return visible
@@ -125,9 +125,7 @@ def _outline(casters: _Casters, lamps: Lamps, frame: Frame) -> Tensor:
     return torch.where(behind, whole, seen[:2])
 
 
-def on_objects(
-    bodies: Bodies, lamps: Lamps, body: Tensor, points: Tensor, samples: int = 2
-) -> Tensor:
+def on_objects(bodies: Bodies, lamps: Lamps, body: Tensor, points: Tensor) -> Tensor:
     """Visible share of each lamp from points on objects, (4, F); their own shape is left out.
 
     Args:
@@ -135,7 +133,6 @@ def on_objects(
         lamps: of their scenes.
         body: whose surface each point is on, ascending, (F,).
         points: in world units, (3, F).
-        samples: lattice points along each side of a lamp.
     """
     visible = points.new_ones(LIGHTS, points.shape[1])
     per_body = torch.bincount(body, minlength=len(bodies.scene))
@@ -147,7 +144,7 @@ def on_objects(
         casters = _pair(bodies.take(shadowing[kept]), lamp, lamps)
         pair, number = spread(per_body[receiver])
         point = first[receiver].index_select(0, pair) + number
-        share = 1 - _covered(shape, casters, pair, points.index_select(1, point), samples)
+        share = 1 - _covered(shape, casters, pair, points.index_select(1, point), _ON_OBJECTS)
         place = point + lamp.index_select(0, pair) * points.shape[1]
         visible.view(-1).scatter_reduce_(0, place, share, "amin")
     return visible

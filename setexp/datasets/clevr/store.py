@@ -6,7 +6,6 @@ Official and procedural scenes share this layout, so nothing that reads a store 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,7 +84,7 @@ def write_store(path: Path, blocks: Iterable[Block], count: int, about: dict[str
 
 def part_path(path: Path, key: str, start: int) -> Path:
     """Where the part of store `path` that begins at scene `start` lies until it is merged."""
-    return path.parent / f".{path.name}.{key}.parts" / f"{start:06d}.h5"
+    return array_store.parts_folder(path, key) / f"{start:06d}.h5"
 
 
 def merge_parts(path: Path, parts: list[Path], about: dict[str, Any]) -> None:
@@ -93,5 +92,4 @@ def merge_parts(path: Path, parts: list[Path], about: dict[str, Any]) -> None:
     stores = [Store(part) for part in parts]
     blocks = (block for store in stores for block in store.blocks())
     write_store(path, blocks, sum(map(len, stores)), about)
-    for folder in path.parent.glob(f".{path.name}.*.parts"):
-        shutil.rmtree(folder, ignore_errors=True)
+    array_store.remove_parts(path)

@@ -11,6 +11,7 @@ import torch
 from setexp.datasets.array_store import Store
 from setexp.datasets.passes import batch_rows
 from setexp.datasets.pictures import fits
+from setexp.datasets.sources import SOURCES
 from setexp.datasets.vqa.majority import majority_answers
 from setexp.datasets.vqa.prepare import (
     LABELLED,
@@ -26,10 +27,8 @@ from setexp.datasets.vqa.rows import Proposals
 from setexp.datasets.vqa.scenes import Recipe
 from setexp.datasets.vqa.split import Split, joined, numbered
 from setexp.datasets.vqa.vocabulary import Vocabulary, read_vocabulary
-from setexp.errors import ConfigError
+from setexp.errors import ConfigError, one_of
 from setexp.sets import Batch
-
-_SOURCES = ("auto", "real", "procedural")
 
 
 class VQA:
@@ -69,8 +68,8 @@ class VQA:
         self,
         *,
         root: str,
-        source: str = "auto",
-        learned: str = "train",
+        source: str,
+        learned: str,
         set_size: int,
         features: int,
         words: int,
@@ -84,12 +83,10 @@ class VQA:
         train_images: int,
         val_images: int,
         test_images: int,
-        data_seed: int = 0,
+        data_seed: int,
     ) -> None:
-        if source not in _SOURCES:
-            raise ConfigError(f"dataset.source={source}: choose one of {', '.join(_SOURCES)}")
-        if learned not in LEARNED:
-            raise ConfigError(f"dataset.learned={learned}: choose one of {', '.join(LEARNED)}")
+        one_of("dataset.source", source, SOURCES)
+        one_of("dataset.learned", learned, LEARNED)
         for name, value in (("set_size", set_size), ("features", features), ("classes", classes)):
             if value < 1:
                 raise ConfigError(f"dataset.{name}={value}: at least 1")
@@ -210,7 +207,6 @@ class VQA:
 
     def _check_recipe(self) -> None:
         sizes = self._recipe._asdict() | {f"{k}_images": n for k, n in self._images.items()}
-        sizes["data_seed"] = sizes.pop("seed")
         for name, value in sizes.items():
             least = 0 if name in ("data_seed", "distractors") else 1
             if value < least:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from setexp.datasets.array_store import Store, as_text, kept, sole_writer, write_store
+from setexp.datasets.array_store import Store, as_text, kept, write_store
 from setexp.datasets.vqa.questions import annotated, read_official, texts_and_places
 from setexp.datasets.vqa.text import MARKS, STOP
+from setexp.files import sole_writer
 
 _NUMBERS = {"none": "0"} | {
     word: str(number)

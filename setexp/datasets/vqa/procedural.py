@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from setexp.datasets.array_store import LAYOUT, sole_writer
+from setexp.datasets.array_store import LAYOUT
 from setexp.datasets.vqa.prepare import LABELLED, OFFICIAL, answers_path, prepare
 from setexp.datasets.vqa.proposals import Image, line_of
 from setexp.datasets.vqa.scenes import Recipe, draw_scenes, proposals
 from setexp.datasets.vqa.sentences import Asked, ask, people, texts
-from setexp.files import read_json, write_json, write_text
+from setexp.files import read_json, sole_writer, whole, write_json, write_text
 from setexp.ops.votes import PEOPLE
 
 # Part of every key: raise it when files come out differently for the same recipe.
@@ -67,11 +66,12 @@ def write_official(folder: Path, recipe: Recipe, counts: Mapping[str, int]) -> N
     """Write all files of the release; the server's answers about its test images, too."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, split in enumerate(_DRAWN, start=1):
-        rng = np.random.default_rng([recipe.seed, number])
+        rng = np.random.default_rng([recipe.data_seed, number])
         scenes = draw_scenes(rng, counts[split], recipe)
         first = number * _FIRST
         prefix = "test2015" if split == "test" else split
-        images = proposals(np.random.default_rng([recipe.seed, number, 1]), scenes, recipe, first)
+        own = np.random.default_rng([recipe.data_seed, number, 1])
+        images = proposals(own, scenes, recipe, first)
         _write_lines(folder / f"{prefix}_boxes.tsv", images)
         asked = ask(rng, scenes, QUESTIONS_PER_IMAGE)
         said, hyphen = people(rng, asked), rng.random((len(asked.truth), PEOPLE)) < 0.5
@@ -132,10 +132,5 @@ def _write_questions(
 
 
 def _write_lines(path: Path, images: Iterable[Image]) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with unfinished.open("wb") as file:
-            file.writelines(line_of(image) for image in images)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with whole(path) as unfinished, unfinished.open("wb") as file:
+        file.writelines(line_of(image) for image in images)

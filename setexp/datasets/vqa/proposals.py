@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -23,10 +22,12 @@ from setexp.datasets.array_store import (
     Store,
     is_sound,
     kept,
-    sole_writer,
+    parts_folder,
+    remove_parts,
     write_store,
 )
 from setexp.errors import ConfigError
+from setexp.files import sole_writer
 
 MOST_BOXES = 100
 PART_IMAGES = 500
@@ -64,16 +65,16 @@ def prepare_proposals(
         dtype = dtype or _dtype_of(path) or "float32"
         key = _key(files, dtype)
         if store := kept(path, key):
-            _remove_parts(path)  # of a process that was killed between its last two lines
+            remove_parts(path)  # of a process that was killed between its last two lines
             return store
-        folder = path.with_name(f".{path.name}.{key}.parts")
+        folder = parts_folder(path, key)
         parts = [
             part
             for number, file in enumerate(files)
-            for part in _parts(file, folder / f"{number:02d}", key, dtype, part_images)
+            for part in _parts(file, folder / f"{number:02d}", dtype, part_images)
         ]
         _merge(path, parts, {"key": key, "files": [file.name for file in files], "dtype": dtype})
-        _remove_parts(path)
+        remove_parts(path)
     return Store(path)
 
 
@@ -83,11 +84,6 @@ def _dtype_of(path: Path) -> str | None:
         return Store(path).about.get("dtype")
     except ConfigError:
         return None
-
-
-def _remove_parts(path: Path) -> None:
-    for old in path.parent.glob(f".{path.name}.*.parts"):
-        shutil.rmtree(old)
 
 
 def read_line(line: bytes, where: str) -> Image:
@@ -130,7 +126,7 @@ def line_of(image: Image) -> bytes:
     return b"\t".join(fields) + b"\n"
 
 
-def _parts(file: Path, folder: Path, key: str, dtype: str, size: int) -> Iterator[Store]:
+def _parts(file: Path, folder: Path, dtype: str, size: int) -> Iterator[Store]:
     """The parts of a file in order; those that are there and undamaged are not made again."""
     from tqdm import tqdm
 

@@ -10,17 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from setexp.datasets.array_store import (
-    LAYOUT,
-    Array,
-    Store,
-    as_text,
-    kept,
-    sole_writer,
-    write_store,
-)
+from setexp.datasets.array_store import LAYOUT, Array, Store, as_text, kept, write_store
 from setexp.datasets.vqa.text import is_counting, normalise_answer, words_of
 from setexp.errors import ConfigError
+from setexp.files import sole_writer
 from setexp.ops.votes import KINDS, PEOPLE
 
 _QUESTION = {"question_id": int, "image_id": int, "question": str}

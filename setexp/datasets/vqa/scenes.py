@@ -30,14 +30,14 @@ class Recipe(NamedTuple):
     Args:
         features: D. objects: at most so many in a scene. duplicates: at most so many proposals of
             each. distractors: at most so many proposals of parts and of nothing.
-        seed: of everything.
+        data_seed: of everything.
     """
 
     features: int
     objects: int
     duplicates: int
     distractors: int
-    seed: int
+    data_seed: int
 
     @property
     def most_boxes(self) -> int:
@@ -132,6 +132,6 @@ def _proposals(
 
 def _codes(recipe: Recipe) -> tuple[Array, ...]:
     """What a noun, a colour, a digit and a background add to a feature vector."""
-    rng = np.random.default_rng([recipe.seed, 0])
+    rng = np.random.default_rng([recipe.data_seed, 0])
     sizes = (len(NOUNS), len(COLOURS), DIGITS, _BACKGROUNDS)
     return tuple(rng.standard_normal((n, recipe.features), np.float32) for n in sizes)

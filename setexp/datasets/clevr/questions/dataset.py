@@ -21,7 +21,8 @@ from setexp.datasets.clevr.questions.source import (
 from setexp.datasets.clevr.questions.wording import vocabulary
 from setexp.datasets.clevr.vocabulary import MAX_OBJECTS
 from setexp.datasets.passes import batch_rows
-from setexp.errors import ConfigError
+from setexp.datasets.sources import SOURCES
+from setexp.errors import ConfigError, one_of
 from setexp.ops.rows import take_rows
 from setexp.sets import Batch, SetBatch
 
@@ -63,17 +64,17 @@ class ClevrQuestions:
         self,
         *,
         root: str,
-        source: str = "auto",
-        set_size: int = 12,
-        element_dim: int = OBJECT_DIM,
-        words: int = 83,
-        classes: int = len(ANSWERS),
-        pad: str = "batch",
-        min_objects: int = 3,
-        max_objects: int = MAX_OBJECTS,
+        source: str,
+        set_size: int,
+        element_dim: int,
+        words: int,
+        classes: int,
+        pad: str,
+        min_objects: int,
+        max_objects: int,
         train_size: int | None,
         test_size: int | None,
-        data_seed: int = 0,
+        data_seed: int,
     ) -> None:
         for key, value, only in (
             ("element_dim", element_dim, OBJECT_DIM),
@@ -81,10 +82,8 @@ class ClevrQuestions:
         ):
             if value != only:
                 raise ConfigError(f"dataset.{key}={value}: CLEVR questions have {only}")
-        if source not in ("auto", "real", "procedural"):
-            raise ConfigError(f"dataset.source={source}: choose auto, real or procedural")
-        if pad not in ("batch", "full"):
-            raise ConfigError(f"dataset.pad={pad}: choose batch or full")
+        one_of("dataset.source", source, SOURCES)
+        one_of("dataset.pad", pad, ("batch", "full"))
         if not 1 <= min_objects <= max_objects <= MAX_OBJECTS:
             raise ConfigError(
                 f"dataset.min_objects={min_objects}, max_objects={max_objects}: must be in order,"

@@ -170,12 +170,12 @@ class Search:
         """Carry options through the steps up to the next choice, and say which step makes it."""
         steps = self.family.steps
         while at < len(steps) and steps[at].split()[0] not in CHOICES:
-            options, stack = self._apply(steps[at], at == len(steps) - 1, options, stack)
+            options, stack = self._apply(steps[at], options, stack)
             at += 1
         return options, stack, at
 
     def _apply(
-        self, step: str, last: bool, options: _Options, stack: tuple[int, ...]
+        self, step: str, options: _Options, stack: tuple[int, ...]
     ) -> tuple[_Options, tuple[int, ...]]:
         kind, _, attribute = step.partition(" ")
         if kind == "same":

@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from setexp.datasets.array_store import part_spans, sole_writer
+from setexp.datasets.array_store import part_spans
 from setexp.datasets.clevr.questions.arrays import QuestionArrays, join, read_questions
 from setexp.datasets.clevr.questions.generator import BLOCK, generate
 from setexp.datasets.clevr.questions.wording import vocabulary, words_of
 from setexp.datasets.clevr.scenes import sample_scenes, to_official
 from setexp.datasets.clevr.vocabulary import SPLITS
 from setexp.errors import ConfigError
-from setexp.files import write_bytes
+from setexp.files import made_once, sole_writer, write_bytes
 
 # Part of every name of kept arrays: raise it when the same seed or files give others.
 VERSION = 3
@@ -117,15 +117,20 @@ def procedural(root: Path, split: str, count: int, recipe: Recipe) -> QuestionAr
         total=count, desc=f"CLEVR questions {split}", unit="scene", disable=None, leave=False
     ) as bar:
         for start, stop in part_spans(count, PART):
-            path = folder / f"{split}-{start:06d}-{stop:06d}.npz"
-            if not path.exists():
-                with sole_writer(path):
-                    if not path.exists():  # another process may have finished meanwhile
-                        scenes, questions = draw(split, start, stop, recipe)
-                        _save(path, read_questions(scenes, questions, vocabulary()))
-            parts.append(_load(path))
+            parts.append(_part(folder, split, start, stop, recipe))
             bar.update(stop - start)
     return join(parts)
+
+
+def _part(folder: Path, split: str, start: int, stop: int, recipe: Recipe) -> QuestionArrays:
+    """Arrays of generated scenes start:stop of a split, made where they are missing."""
+    path = folder / f"{split}-{start:06d}-{stop:06d}.npz"
+
+    def make() -> None:
+        scenes, questions = draw(split, start, stop, recipe)
+        _save(path, read_questions(scenes, questions, vocabulary()))
+
+    return _load(made_once(path, make))
 
 
 def draw(

@@ -91,7 +91,7 @@ class Writer:
         for step in family.steps[:-1]:
             kind, _, what = step.partition(" ")
             if kind not in CHOICES:
-                self._join(kind, what, family, stack)
+                self._join(kind, what, stack)
                 continue
             relation, phrase = divmod(next(remaining), len(_PHRASES))
             many = not step.endswith("one")
@@ -110,7 +110,7 @@ class Writer:
         text = self._one_of(_QUESTIONS[kind]).format(*sides, a=attribute)
         return (text[0].upper() + text[1:]).replace(" ;", ";") + "?"
 
-    def _join(self, kind: str, what: str, family: Family, stack: list[str]) -> None:
+    def _join(self, kind: str, what: str, stack: list[str]) -> None:
         """Steps without a phrase leave room for one, or for a noun: {n}."""
         second = stack.pop()
         if kind == "same":
