@@ -5,7 +5,8 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from setexp.config import quote_paths, refuse_bad_overrides, register, with_table_experiment
+from setexp.command_line import quote_paths, refuse_bad_overrides, with_table_experiment
+from setexp.config import register
 
 register()
 

@@ -34,6 +34,8 @@ def submission(folder: Path, split: str, root: Path | None, device: str) -> list
     from setexp.files import read_json
     from setexp.run import device_of
     from setexp.training import checkpoint
+    from setexp.training.precision import set_float32
+    from setexp.training.settings import Precision
 
     try:
         nodes: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
@@ -46,6 +48,7 @@ def submission(folder: Path, split: str, root: Path | None, device: str) -> list
             f"{folder}: its run is not finished; the run's command takes it to its end"
         )
     place = device_of(device)
+    set_float32(Precision(nodes["trainer"]["precision"]), place)
     changes = {} if root is None else {"root": str(root)}
     dataset = build({**nodes["dataset"], **changes}, "dataset").to(place)
     answers = dataset.answers

@@ -3,8 +3,6 @@
 import os
 from pathlib import Path
 
-__version__ = "0.1.0"
-
 _CPU = Path("/proc/cpuinfo")
 if _CPU.exists() and "GenuineIntel" in _CPU.read_text():
     # Intel's MKL splits a product among threads by the size of its batch, so that a seed would

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import sys
@@ -23,7 +24,8 @@ from setexp.crossval import points
 from setexp.errors import ClaimedError, ConfigError, NonFiniteError
 from setexp.files import claim, read_json, write_json, write_text
 from setexp.provenance import code, provenance
-from setexp.report.records import shell_words, slug
+from setexp.report.records import run_folder, shell_words, slug
+from setexp.report.tables import Run
 from setexp.science import differences, jsonable, science_of
 from setexp.training import checkpoint
 from setexp.training.loop import Fit
@@ -31,6 +33,8 @@ from setexp.training.randomness import derive, for_run
 from setexp.training.seeds import stackable
 from setexp.training.settings import Evaluation, Use
 from setexp.training.tracking import Tracker
+
+log = logging.getLogger(__name__)
 
 
 class Experiment:
@@ -54,8 +58,11 @@ class Experiment:
         # no axis, since it computes the same; it rounds otherwise, though
         settings += ["trainer.compile=true"] if config.trainer.compile else []
         self.command = f"python train.py {shell_words(settings)}"
-        folder = Path(config.paths.outputs) / config.name / slug(self.axes)
-        self.folder = folder / f"{config.scale}-{dataset.source}"
+
+    def folder_of(self, seed: int) -> Path:
+        """Where a seed's run writes."""
+        outputs, run = Path(self.config.paths.outputs), Run("", self.config.name, self.axes, ())
+        return run_folder(run, seed, outputs, self.config.scale, self.dataset.source)
 
     def pending(self, claims: ExitStack) -> list[int]:
         """Seeds that have no result yet; their folders are this process's while `claims` is open.
@@ -69,7 +76,7 @@ class Experiment:
             points(self.config)
         pending = []
         for seed in self.config.seeds:
-            folder = self.folder / f"seed-{seed}"
+            folder = self.folder_of(seed)
             self._prepare(folder, claims)
             result = read_json(folder / "result.json")
             if result is None or self._goes_on(result):
@@ -131,7 +138,7 @@ class Experiment:
 
     def step_of(self, seed: int) -> int:
         """Where a seed goes on; see `checkpoint.step_of`."""
-        return checkpoint.step_of(self.folder / f"seed-{seed}" / "checkpoint.pt")
+        return checkpoint.step_of(self.folder_of(seed) / "checkpoint.pt")
 
     def announce(self, seeds: Sequence[int]) -> None:
         """Say what is going to be trained."""
@@ -150,7 +157,7 @@ class Experiment:
 
     def _weights_of(self, seed: int) -> Path | None:
         """Folder of the run that a seed's first weights come from; None where it needs none."""
-        begun = (self.folder / f"seed-{seed}" / "checkpoint.pt").exists()
+        begun = (self.folder_of(seed) / "checkpoint.pt").exists()
         if self.nodes["pretrained"]["use"] is Use.none or (begun and not self._discards):
             return None
         where = (Path(self.config.paths.outputs), self.config.scale, self.dataset.source)
@@ -202,7 +209,7 @@ class Experiment:
         """Pictures, or what to do about them: the result is there all the same."""
         try:
             return draw(self.nodes["figures"], task, self.dataset, folder, seed, self.device)
-        except (OSError, ImportError) as error:
+        except OSError as error:
             again = f"{self.command} mode=eval checkpoint={folder}/checkpoint.pt"
             print(f"pictures: not drawn ({error}); {again} draws them", file=sys.stderr)
             return []
@@ -218,7 +225,7 @@ class Experiment:
         status: str = "done",
     ) -> str:
         """Write and print a seed's result record; its status."""
-        folder = self.folder / f"seed-{seed}"
+        folder = self.folder_of(seed)
         record = {
             "experiment": self.config.name,
             "axes": self.axes,
@@ -249,11 +256,15 @@ def draw(
     seed: int,
     device: torch.device,
 ) -> list[Path]:
-    """Pictures of an evaluated task, written to the folder's `pictures`."""
+    """Pictures of an evaluated task, written to the folder's `pictures`; without the library that
+    one needs, there is a warning in its place."""
     pictures: list[Path] = []
-    for figure in build(figures, "figures").values():
+    for name, figure in build(figures, "figures").items():
         generator = torch.Generator(device).manual_seed(derive(seed, "figures"))
-        pictures += figure(task, for_run(dataset, seed), folder / "pictures", generator)
+        try:
+            pictures += figure(task, for_run(dataset, seed), folder / "pictures", generator)
+        except ImportError as error:
+            log.warning("no picture %s: %s; pip install -e '.[plots,tsne]' brings it", name, error)
     for path in pictures:
         print(f"picture: {path}")
     return pictures

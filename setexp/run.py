@@ -30,6 +30,7 @@ from setexp.together import train
 from setexp.training import checkpoint
 from setexp.training.evaluate import measure_final
 from setexp.training.optimise import within
+from setexp.training.precision import set_float32
 from setexp.training.randomness import for_run
 from setexp.training.settings import Evaluation, Select
 
@@ -156,6 +157,7 @@ def _experiment(config: DictConfig, overrides: list[str]) -> Experiment | None:
     if config.threads:
         torch.set_num_threads(config.threads)
     device = device_of(config.device)
+    set_float32(nodes["trainer"]["precision"], device)
     if device.type == "cpu":
         keep_freed_memory()
     dataset = build(nodes["dataset"], "dataset").to(device)

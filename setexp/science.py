@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from setexp.training.settings import Use
+from setexp.training.settings import OPERATIONAL, Use
 
-# Sections that determine a run's numbers; the rest is where and how.
+# Sections that determine a run's numbers, but for what is operational; the rest is where and how.
 _SCIENCE = ("dataset", "encoder", "decoder", "loss", "task", "evaluation", "trainer")
-_NOT_SCIENCE = {
-    "dataset": ("root", "source"),
-    "trainer": ("until", "log_every", "checkpoint_seconds", "stack", "compile"),
-    "crossval": ("stack",),
-}
 # Settings that came later: with these values a run is what it was before.
 _AS_BEFORE: dict[str, dict[str, Any]] = {
     "trainer": {
@@ -60,7 +55,7 @@ def _told(section: str, node: Any) -> Any:
     """A section without what is not science, and what says no more than that it came later."""
     if not isinstance(node, dict):
         return node
-    skipped, before = _NOT_SCIENCE.get(section, ()), _AS_BEFORE.get(section, {})
+    skipped, before = OPERATIONAL.get(section, ()), _AS_BEFORE.get(section, {})
     kept = {k: v for k, v in node.items() if k not in skipped}
     return {k: v for k, v in kept.items() if k not in before or v != before[k]}
 

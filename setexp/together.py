@@ -55,7 +55,7 @@ def _groups(pending: Sequence[Member]) -> Iterator[list[Member]]:
 def _fit(members: list[Member]) -> list[str]:
     """Train and record some seeds; how each that diverged did."""
     experiments, seeds = zip(*members, strict=True)
-    folders = [one.folder / f"seed-{seed}" for one, seed in members]
+    folders = [one.folder_of(seed) for one, seed in members]
     for one in dict.fromkeys(experiments):
         one.announce([seed for other, seed in members if other is one])
         _prepare(one)
@@ -110,7 +110,7 @@ def _prepare(one: Experiment) -> None:
 
 def _cross_validate(one: Experiment, seed: int) -> list[str]:
     """Train and record the cross-validation of one seed; how it diverged, if it did."""
-    folder, started = one.folder / f"seed-{seed}", time.monotonic()
+    folder, started = one.folder_of(seed), time.monotonic()
     one.announce([seed])
     own = for_run(one.dataset, seed)
     repeat = Repeat(one.config, own, one.evaluation, seed, folder, one.device)

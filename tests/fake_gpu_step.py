@@ -37,6 +37,7 @@ DEVICE = "fakegpu"
 def set_up() -> torch.library.Library:
     """Register the device; keep what is returned, or its kernels go with it."""
     registration._setup_privateuseone_for_python_backend(DEVICE)
+    getattr(torch, DEVICE).get_amp_supported_dtype = lambda: [torch.bfloat16]
     library = torch.library.Library("aten", "IMPL")
 
     # the backward of batch norm allocates without asking the fake mode

@@ -23,12 +23,11 @@ from omegaconf import flag_override
 from torch import Tensor
 
 from setexp.build import build
+from setexp.command_line import quote_paths, refuse_bad_overrides
 from setexp.config import (
     CONFIGS,
     compose_run,
     plain,
-    quote_paths,
-    refuse_bad_overrides,
     register,
 )
 from setexp.errors import ConfigError, NonFiniteError

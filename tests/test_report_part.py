@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from smoke_runs import config, entry, perform, refusal
 
-from setexp.config import quote_paths, register
+from setexp.command_line import quote_paths
+from setexp.config import register
 from setexp.errors import ConfigError, listed
 from setexp.report.papers import load_printed
 from setexp.report.part import part, printed_part

@@ -8,6 +8,7 @@ from typing import Any
 
 from smoke_runs import config
 
+from setexp.config import axes
 from setexp.science import differences, science_of
 from setexp.training.settings import Precision, Trainer
 
@@ -22,6 +23,13 @@ def test_science_is_what_changes_numbers() -> None:
     found = differences(before, science_of(other, "more"))
     precision = f"trainer.precision: {Precision.float32.name} -> {Precision.bf16.name}"
     assert found == ["data: data -> more", "trainer.lr: 0.001 -> 0.5", precision]
+
+
+def test_where_data_is_and_is_kept_makes_no_other_run() -> None:
+    where = ["dataset.root=elsewhere", "dataset.resident=never", "crossval.stack=3"]
+    assert axes(["experiment=dspn_clevr_state", *where, "hidden=8"]) == {"hidden": 8}
+    first, second = (config("experiment=dspn_clevr_state", *w) for w in ([], where[:2]))
+    assert differences(science_of(first, "data"), science_of(second, "data")) == []
 
 
 def test_runs_from_before_a_setting_go_on() -> None:

@@ -124,18 +124,21 @@ def test_each_seed_has_the_data_of_its_own_run(
         given.extend(data if isinstance(data, list) else [data])
         raise Captured
 
+    def figure(_: Any, data: Any, *__: Any) -> list[Path]:
+        given.append(data)
+        return []
+
     for name in ("Fit", "Repeat"):
         monkeypatch.setattr(together, name, capture)
-    figure = {"figure": lambda _, dataset, *__: given.append(dataset) or []}
     nodes = config(f"experiment={experiment}", "scale=smoke", f"paths.data={data_root}")
     shared = build(nodes["dataset"], "dataset")
     found = []
     for seed in (3, 4):
+        arguments = [f"experiment={experiment}", f"paths.data={data_root}", f"seeds=[{seed}]"]
         with pytest.raises(Captured):
-            where = f"paths.data={data_root}"
-            train(tmp_path, f"experiment={experiment}", where, f"seeds=[{seed}]")
+            train(tmp_path, *arguments)
         with monkeypatch.context() as patched:
-            patched.setattr(experiment_module, "build", lambda *_: figure)
+            patched.setattr(experiment_module, "build", lambda *_: {"figure": figure})
             draw({}, nn.Identity(), shared, tmp_path, seed, torch.device("cpu"))
         found.append([first_batch(dataset) for dataset in given])
         given.clear()

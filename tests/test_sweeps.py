@@ -173,7 +173,8 @@ def test_only_numbers_are_scalars() -> None:
         for o in ("dataset.side=0.1", "dataset.noise=0.9")
     )
     assert set(first.scalars) == {"side", "noise"}
-    batches = [next(d.batches("train", 4, torch.Generator())) for d in (first, second)]
+    how = {"shuffle": True, "drop_last": False}
+    batches = [next(d.batches("train", 4, torch.Generator(), **how)) for d in (first, second)]
     assert batches[0].input.x.shape == batches[1].input.x.shape
 
 

@@ -1,9 +1,12 @@
 """Training runs: what they record, when they stop, what they refuse."""
 
+import gc
 import shutil
 import time
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -19,13 +22,15 @@ from smoke_runs import (
 )
 from torch import Tensor
 
-from setexp import provenance
+from setexp import provenance, together
 from setexp.datasets.polygons import Polygons
+from setexp.errors import ConfigError
 from setexp.ops.descent import Descent
 from setexp.training import checkpoint, loop
 from setexp.training.optimise import inner_steps, learning_rate
+from setexp.training.precision import set_float32
 from setexp.training.randomness import derive, own_draws
-from setexp.training.settings import Trainer
+from setexp.training.settings import Precision, Trainer
 
 POLYGONS = "experiment=polygons_fspool"
 
@@ -261,6 +266,29 @@ def test_derived_seeds_differ_by_purpose_and_leave_the_global_state() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.parametrize("seeds", ["[0]", "[0,1]"])
+def test_a_finished_run_holds_no_memory(
+    seeds: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a GPU, another run may need it, long before Python looks for cycles."""
+    kept: list[weakref.ref[Any]] = []
+
+    class Watched(loop.Fit):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            kept.extend(map(weakref.ref, (self, *self.datasets, self.learner)))
+            kept.extend(map(weakref.ref, self.parameters.values()))
+
+    monkeypatch.setattr(together, "Fit", Watched)
+    gc.collect()
+    gc.disable()
+    try:
+        train(tmp_path, POLYGONS, f"seeds={seeds}")
+    finally:
+        gc.enable()
+    assert kept and not any(reference() for reference in kept)
+
+
 # Finished and changed runs
 
 
@@ -301,3 +329,28 @@ def test_other_data_in_the_same_folder_is_refused(
     monkeypatch.setattr(Polygons, "fingerprint", "polygons-2")
     arguments = [POLYGONS, "scale=smoke", "figures=none", f"paths.outputs={tmp_path}"]
     assert "data: polygons-1 -> polygons-2" in complaint(*arguments)
+
+
+# Arithmetic
+
+
+@pytest.mark.parametrize(("precision", "rounds"), [("float32", False), ("tf32", True)])
+def test_float32_is_rounded_to_tf32_where_it_is_asked_for(
+    precision: str, rounds: bool, tmp_path: Path
+) -> None:
+    """PyTorch would round in convolutions without being asked."""
+    flags = torch.backends.cudnn, torch.backends.cuda.matmul
+    for flag in flags:
+        flag.allow_tf32 = not rounds
+    train(tmp_path, POLYGONS, "trainer.steps=1", f"trainer.precision={precision}")
+    assert [flag.allow_tf32 for flag in flags] == [rounds, rounds]
+    assert torch.backends.cudnn.conv.fp32_precision == torch.backends.cudnn.rnn.fp32_precision
+
+
+def test_bf16_that_a_gpu_would_imitate_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: False)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "Old GPU")
+    set_float32(Precision.float32, torch.device("cuda"))
+    with pytest.raises(ConfigError, match="trainer.precision=bf16: Old GPU has no bf16"):
+        set_float32(Precision.bf16, torch.device("cuda"))
+    set_float32(Precision.bf16, torch.device("cpu"))

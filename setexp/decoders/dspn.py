@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from setexp.ops.descent import Descent
 from setexp.sets import Encoding, SetBatch, split_mask
 
-Slope = Callable[[Tensor], Tensor]
+SetGradient = Callable[[Tensor], Tensor]
 
 
 class Objective(Enum):
@@ -73,7 +73,7 @@ class DSPN(nn.Module):
         objective, gradient: see `Objective` and `Gradient`.
         regulariser, regulariser_reduction: weight of half the squared distance to the initial set.
         descent: the steps.
-        steps: T, the number of inner steps in training.
+        steps: T, the inner steps where the call names none.
         mask_channel: the last feature of the initial rows is a mask.
         condition: the encoder sees each row followed by the same row of the encoded set, which is
             never changed (iDSPN, 3: known dimensions).
@@ -139,14 +139,14 @@ class DSPN(nn.Module):
         assert encoding.elements is not None, "condition=true needs an encoded set"
         return encoding.elements.x
 
-    def _unrolled(self, rows: Tensor, slope: Slope, steps: int) -> Tensor:
+    def _unrolled(self, rows: Tensor, gradient: SetGradient, steps: int) -> Tensor:
         sets, buffer = [rows], None
         for _ in range(steps):
-            rows, buffer = self.descent.step(rows, slope(rows), buffer)
+            rows, buffer = self.descent.step(rows, gradient(rows), buffer)
             sets.append(rows)
         return torch.stack(sets)
 
-    def _implicit(self, rows: Tensor, slope: Slope, steps: int) -> Tensor:
+    def _implicit(self, rows: Tensor, gradient: SetGradient, steps: int) -> Tensor:
         """Sets of which the last has the gradient of the direction it was about to take."""
         if steps == 0:
             return rows.unsqueeze(0)
@@ -154,12 +154,12 @@ class DSPN(nn.Module):
         with torch.no_grad():
             for _ in range(steps - 1):
                 sets += [] if self.training else [rows]
-                rows, buffer = self.descent.step(rows, slope(rows), buffer)
+                rows, buffer = self.descent.step(rows, gradient(rows), buffer)
         rows = rows.detach()
-        last_slope = slope(rows)
-        direction = self.descent.projection(rows - last_slope) - rows
+        last_gradient = gradient(rows)
+        direction = self.descent.projection(rows - last_gradient) - rows
         with torch.no_grad():
-            last, _ = self.descent.step(rows, last_slope, buffer)
+            last, _ = self.descent.step(rows, last_gradient, buffer)
         # adds zero, and the gradient of the direction
         last = last + (direction - direction.detach())
         return torch.stack([last] if self.training else [*sets, rows, last])

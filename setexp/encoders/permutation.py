@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from setexp.ops.layers import Linear, project
 from setexp.ops.ordering import pull
+from setexp.ops.pairs import l1_distances
 from setexp.ops.sinkhorn import sinkhorn
 from setexp.sets import SetBatch
 
@@ -20,7 +21,7 @@ class OrderingCost(nn.Module):
     f is linear, ReLU, linear on the two elements' concatenated features, one output per axis of the
     lattice; a bias of the last layer would cancel. Pairs are never held with their hidden features:
     relu(x) is half of x + |x|, so f is a linear map of each element plus L1 distances between the
-    two, which PyTorch computes pair by pair.
+    two.
 
     Args:
         features: of an element. hidden: width of f. axes: K.
@@ -42,7 +43,7 @@ class OrderingCost(nn.Module):
         x, y = x.unsqueeze(-3), y.unsqueeze(-3)
         linear = (x * weight).sum(-1, keepdim=True) + (y * weight).sum(-1).unsqueeze(-2)
         more, less = weight.relu(), (-weight).relu()
-        distance = torch.cdist(x * more, -y * more, p=1.0) - torch.cdist(x * less, -y * less, p=1.0)
+        distance = l1_distances(x * more, -y * more) - l1_distances(x * less, -y * less)
         return (linear + distance) / 2
 
     def forward(self, x: Tensor) -> Tensor:

@@ -35,8 +35,6 @@ class BoxesProgression(Progression):
         self, task: nn.Module, dataset: Any, folder: Path, generator: torch.Generator
     ) -> list[Path]:
         """Draw; see `setexp.figures`."""
-        if not canvas.can_draw():
-            return []
         shown, columns = self.predicted(task, dataset, generator)
         # row of the prediction that each true box was matched to
         owner = match(columns[-1][1], shown.target).argsort(-1)

@@ -6,9 +6,7 @@ display.
 
 from __future__ import annotations
 
-import importlib.util
 import io
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,19 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-log = logging.getLogger(__name__)
-
 INK, QUIET, GROUND, MISTAKE = "#1c2733", "#7b8794", "#f1f3f5", "#e8003d"
 _GAP = 0.08  # inches between panels
 _DPI = 130
-
-
-def can_draw() -> bool:
-    """Whether Matplotlib is installed; says in the log how to get it where it is not."""
-    if importlib.util.find_spec("matplotlib") is not None:
-        return True
-    log.warning("no pictures: Matplotlib is missing; pip install -e '.[plots]' brings it")
-    return False
 
 
 def grid(

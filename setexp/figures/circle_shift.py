@@ -29,8 +29,6 @@ class CircleShift:
         self, task: nn.Module, dataset: Any, folder: Path, generator: torch.Generator
     ) -> list[Path]:
         """Draw; see `setexp.figures`."""
-        if not canvas.can_draw():
-            return []
         side, device = dataset.rules.image_size, generator.device
         x = torch.arange(self.pixels + 1, device=device) + (side - self.pixels) // 2
         rest = [torch.full_like(x, value) for value in (side // 2, self.radius, 1)]

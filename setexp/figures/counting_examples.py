@@ -62,8 +62,6 @@ class CountingExamples:
         self, task: nn.Module, dataset: Any, folder: Path, generator: torch.Generator
     ) -> list[Path]:
         """Draw; see `setexp.figures`."""
-        if not canvas.can_draw():
-            return []
         examples = self.examples(task, dataset, generator)
         if not examples:
             return []

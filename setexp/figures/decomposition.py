@@ -30,8 +30,6 @@ class Decomposition:
         self, task: nn.Module, dataset: Any, folder: Path, generator: torch.Generator
     ) -> list[Path]:
         """Draw; see `setexp.figures`."""
-        if not canvas.can_draw():
-            return []
         how = {"shuffle": False, "drop_last": False}
         batch = next(iter(dataset.batches("test", self.sets, generator, **how)))
         latent = take_apart(task, batch.input)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,6 @@ from torch import Tensor, nn
 from setexp.figures import canvas
 from setexp.figures.latent_sets import one_circle, take_apart
 
-log = logging.getLogger(__name__)
 _SIDE = 2.4  # inches of a panel
 
 
@@ -22,7 +19,7 @@ class LatentMap:
     """t-SNE of elements that show a circle, at places on a grid and in both colours, coloured by
     what they show. Writes `latent_map_2d.png` (x, y, colour) or `latent_map_3d.png` (also radius).
 
-    Without scikit-learn (the extra `tsne`) there is none, and a warning says so.
+    It needs scikit-learn, the extra `tsne`.
 
     Args:
         dimensions: 2 or 3. places: of the grid, along each side. radii: of circles, in pixels.
@@ -37,11 +34,6 @@ class LatentMap:
         self, task: nn.Module, dataset: Any, folder: Path, generator: torch.Generator
     ) -> list[Path]:
         """Draw; see `setexp.figures`."""
-        if importlib.util.find_spec("sklearn") is None:
-            log.warning("no t-SNE: scikit-learn is missing; pip install -e '.[tsne]' brings it")
-            return []
-        if not canvas.can_draw():
-            return []
         side = dataset.rules.image_size
         circles = self.circles(side).to(generator.device)
         latent = take_apart(task, one_circle(circles, side))

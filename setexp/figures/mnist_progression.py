@@ -30,8 +30,6 @@ class MnistProgression(Progression):
         self, task: nn.Module, dataset: Any, folder: Path, generator: torch.Generator
     ) -> list[Path]:
         """Draw; see `setexp.figures`."""
-        if not canvas.can_draw():
-            return []
         shown, columns = self.predicted(task, dataset, generator)
         columns.append(("target", shown.target))
         figure, panels = canvas.grid(len(shown.target.x), [_SIDE] * len(columns), _SIDE)

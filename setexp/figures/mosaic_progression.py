@@ -30,8 +30,6 @@ class MosaicProgression:
         self, task: nn.Module, dataset: Any, folder: Path, generator: torch.Generator
     ) -> list[Path]:
         """Draw; see `setexp.figures`."""
-        if not canvas.can_draw():
-            return []
         batch = tiles.some_images(dataset, self.images, generator)
         encoder = task.eval().get_submodule("encoder")
         rows = [encoder(batch.input, steps).mT @ batch.input.x for steps in range(self.steps + 1)]

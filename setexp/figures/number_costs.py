@@ -35,8 +35,6 @@ class NumberCosts:
     ) -> list[Path]:
         """Draw; see `setexp.figures`."""
         del dataset
-        if not canvas.can_draw():
-            return []
         cost: Any = task.get_submodule("encoder.cost")
         figure, panels = canvas.grid(2, [_SIDE] * len(self.intervals), _SIDE)
         for k, (low, high) in enumerate(self.intervals):

@@ -80,8 +80,6 @@ class RotatingPolygon:
             "jumps_between_degrees": jumps,
         }
         write_json(folder / "polygons.json", found)
-        if not canvas.can_draw():
-            return []
         figure, panels = canvas.grid(1, [_SIDE] * self.pictures, _SIDE)
         at = torch.linspace(0, self.rotations, self.pictures).round().long().tolist()
         canvas.name_columns(panels, [f"{float(degrees[k]):.4g}°" for k in at])

@@ -39,8 +39,6 @@ class PoolWeights:
         self, task: nn.Module, dataset: Any, folder: Path, generator: torch.Generator
     ) -> list[Path]:
         """Draw; see `setexp.figures`."""
-        if not canvas.can_draw():
-            return []
         pooling: Any = task.get_submodule(self.pooling)
         weights = pooling.weights.weight.float().cpu()
         weights = weights[weights.abs().sum(1) > _NOTHING]

@@ -48,8 +48,6 @@ class StateProgression(Progression):
             )
         decided = [[c for c in columns if c[0] != START] for columns in scenes]
         write_text(folder / "state.md", state_table(decided))
-        if not canvas.can_draw():
-            return []
         return [canvas.save(_draw(shown.input, scenes), folder / "state_progression.png")]
 
 

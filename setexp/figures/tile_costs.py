@@ -31,8 +31,6 @@ class TileCosts:
         self, task: nn.Module, dataset: Any, folder: Path, generator: torch.Generator
     ) -> list[Path]:
         """Draw; see `setexp.figures`."""
-        if not canvas.can_draw():
-            return []
         batch = tiles.some_images(dataset, self.image + 1, generator)
         x = batch.target.x[self.image :]
         encoder: Any = task.get_submodule("encoder")

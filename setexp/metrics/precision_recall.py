@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import math
 from enum import Enum
-from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from setexp.errors import ConfigError
-
-_Choice = TypeVar("_Choice", bound=Enum)
 
 
 class Scope(Enum):
@@ -59,28 +56,27 @@ class Rules:
     """One evaluator's rules.
 
     Args:
-        scope, matching, tie_order: see their classes; a member or its value.
+        scope, matching, tie_order: see their classes.
         strict: a hit must exceed the threshold of closeness.
         batch_size: of the loader that `first_in_batch` imitates; no other scope uses it.
 
     Raises:
-        ConfigError: an unknown value, or a batch of no image.
+        ConfigError: a batch of no image.
     """
 
     def __init__(
         self,
-        scope: Scope | str,
-        matching: Matching | str,
-        tie_order: TieOrder | str,
+        scope: Scope,
+        matching: Matching,
+        tie_order: TieOrder,
         *,
         strict: bool,
         batch_size: int,
     ) -> None:
         if batch_size < 1:
             raise ConfigError(f"batch_size={batch_size}: at least 1 image")
-        self.scope = _choice(Scope, "scope", scope)
-        self.matching = _choice(Matching, "matching", matching)
-        self.tie_order = _choice(TieOrder, "tie_order", tie_order)
+        self.scope, self.matching = Scope(scope), Matching(matching)
+        self.tie_order = TieOrder(tie_order)
         self.strict, self.batch_size = strict, batch_size
 
     def average_precision(
@@ -163,11 +159,3 @@ def area(hits: Tensor, count: Tensor) -> Tensor:
 def _file_order(images: int, tie_order: TieOrder) -> Tensor:
     indices = range(images)
     return torch.tensor(sorted(indices, key=str) if tie_order is TieOrder.string else indices)
-
-
-def _choice(kind: type[_Choice], key: str, value: Any) -> _Choice:
-    try:
-        return kind(value)
-    except ValueError:
-        names = ", ".join(str(member.value) for member in kind)
-        raise ConfigError(f"{key}={value!r}: use one of {names}") from None

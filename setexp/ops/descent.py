@@ -42,8 +42,9 @@ class Descent:
         step_size: per step, of an objective that is a sum over the batch divided by the reference
             batch size, or by the batch's under `Reduction.batch_mean`.
         reduction, reference_batch_size: see `Reduction`.
-        momentum, nesterov: as `torch.optim.SGD` defines them; the first buffer is the first slope.
-        clip: largest norm of one set's slope over (N, F), before momentum; null for none.
+        momentum, nesterov: as `torch.optim.SGD` defines them; the first buffer is the
+            first gradient.
+        clip: largest norm of one set's gradient over (N, F), before momentum; null for none.
         projection: see `Projection`; applied after each step.
         project_initial: project the initial set as well.
     """
@@ -76,16 +77,16 @@ class Descent:
         """The set before the first step, (B, N, F)."""
         return self.projection(rows) if self.project_initial else rows
 
-    def step(self, rows: Tensor, slope: Tensor, buffer: Tensor | None) -> tuple[Tensor, Tensor]:
+    def step(self, rows: Tensor, gradient: Tensor, buffer: Tensor | None) -> tuple[Tensor, Tensor]:
         """The next set and momentum buffer: all (B, N, F); no buffer before the first step."""
         if self.clip is not None:
-            norm = torch.linalg.vector_norm(slope, dim=(-2, -1), keepdim=True)
-            slope = slope * (self.clip / (norm + 1e-6)).clamp(max=1)
+            norm = torch.linalg.vector_norm(gradient, dim=(-2, -1), keepdim=True)
+            gradient = gradient * (self.clip / (norm + 1e-6)).clamp(max=1)
         if buffer is not None and self.momentum:
-            buffer = self.momentum * buffer + slope
+            buffer = self.momentum * buffer + gradient
         else:
-            buffer = slope
-        move = slope + self.momentum * buffer if self.nesterov else buffer
+            buffer = gradient
+        move = gradient + self.momentum * buffer if self.nesterov else buffer
         batch_mean = self.reduction is Reduction.batch_mean
         step_size = self.step_size / (len(rows) if batch_mean else self.reference_batch_size)
         return self.projection(rows - step_size * move), buffer

@@ -16,7 +16,8 @@ def sinkhorn(logits: Tensor, rounds: int) -> Tensor:
     Rounds only scale rows and columns, so the scales are all that is iterated: a round is two
     products of a fixed matrix with a vector, its gradient two more and a matrix of rank two. The
     exponentials are relative to the largest of their row, and sums are at least 1e-12, so that
-    nothing overflows or is divided by zero; entries of -inf give zeros. Differentiable once.
+    nothing overflows or is divided by zero; entries of -inf give zeros. Differentiable once. Half
+    precision is widened, also under autocast: sums of its rounded products would not be one.
 
     Args:
         logits: (..., N, N), rows elements and columns positions; no row all -inf.
@@ -24,7 +25,9 @@ def sinkhorn(logits: Tensor, rounds: int) -> Tensor:
 
     Shapes: (..., N, N) to (..., N, N).
     """
-    return _Sinkhorn.apply(logits, rounds)[0]
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    with torch.autocast(logits.device.type, enabled=False):
+        return _Sinkhorn.apply(logits, rounds)[0]
 
 
 def _row_sums(matrix: Tensor, scale: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -16,9 +16,6 @@ from setexp.sets import SetBatch
 from setexp.training.randomness import derive, own_draws
 from setexp.training.seeds import Alone, Stacked
 from setexp.training.settings import Evaluation
-
-Metric = Callable[[SetBatch, SetBatch], dict[str, float]]
-Summary = Callable[[Mapping[str, Tensor]], dict[str, float]]
 
 
 @torch.no_grad()
@@ -32,7 +29,8 @@ def evaluate(
     steps: int | None = None,
     batches: int | None = None,
 ) -> dict[str, float]:
-    """Measure a task on one pass over a split; the device is read once, at the end.
+    """Measure a task on one pass over a split; nothing but matchings and boxes waits for the device
+    before the end.
 
     Args:
         steps: most inner steps, though the evaluation may name more; None for those it names, or

@@ -24,11 +24,14 @@ from setexp.training.optimise import (
     clip_gradients,
     inner_steps,
     learning_rate,
+    load_states,
     make_optimizer,
+    state_of_seed,
 )
+from setexp.training.precision import forward_in
 from setexp.training.randomness import derive, rng_state, set_rng_state
-from setexp.training.seeds import Alone, Stacked, unstack_state
-from setexp.training.settings import Evaluation, Precision, Select, Trainer
+from setexp.training.seeds import Alone, Stacked
+from setexp.training.settings import Evaluation, Select, Trainer
 from setexp.training.signals import StopRequest
 from setexp.training.summary import selected, summarise
 from setexp.training.tracking import Tracker
@@ -94,7 +97,7 @@ class Fit:
         self.earlier: list[list[dict[str, Any]]] = [[] for _ in tasks]  # other origins of its steps
         identities = self._restore()
         self.trackers = [open_tracker(i, t, self.step) for i, t in enumerate(identities)]
-        self._losses = torch.compile(self._forward) if trainer.compile else self._forward
+        self._compiled = torch.compile(self._forward) if trainer.compile else None
 
     def train(self) -> None:
         """Run all remaining steps, or those up to a pause.
@@ -183,9 +186,7 @@ class Fit:
         return zip(*passes, strict=True)
 
     def _forward(self, batches: tuple[Batch, ...], steps: int | None) -> Tensor:
-        if self.trainer.precision is Precision.float32:
-            return self.learner.losses(batches, steps)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with forward_in(self.trainer.precision, self.device):
             return self.learner.losses(batches, steps)
 
     def _step(self, batches: tuple[Batch, ...]) -> None:
@@ -194,9 +195,10 @@ class Fit:
         if self.optimizer is not None:
             self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros(self.learner.count, device=self.device)
+        forward = self._compiled or self._forward
         for part, share in _slices(batches, self.trainer):
             try:
-                losses = self._losses(part, inner_steps(self.trainer, epoch)) * share
+                losses = forward(part, inner_steps(self.trainer, epoch)) * share
             except NonFiniteError as error:
                 self._check()  # an earlier loss may be the cause
                 self.step += 1  # where this run ends
@@ -294,11 +296,6 @@ class Fit:
             tracker.sync()
         shared = {"step": self.step, "seconds": self.seconds, "count": self.window_count}
         for index, folder in enumerate(self.folders):
-            optimizer = {}
-            for name, p in self.parameters.items():
-                state = self.optimizer.state[p] if self.optimizer else {}
-                alone = self.learner.count == 1
-                optimizer[name] = dict(state) if alone else unstack_state(state, p.shape, index)
             checkpoint.save(
                 folder / "checkpoint.pt",
                 {
@@ -307,9 +304,9 @@ class Fit:
                     "vocabulary": getattr(self.datasets[index], "vocabulary", None),
                     "sum": float(self.window_sum[index]),
                     "model": {k: v.clone() for k, v in self.learner.state(index).items()},
-                    "optimizer": {
-                        n: {k: v.clone() for k, v in s.items()} for n, s in optimizer.items()
-                    },
+                    "optimizer": state_of_seed(
+                        self.optimizer, self.parameters, self.learner.count, index
+                    ),
                     "best": self.best[index],
                     "reports": self.reports[index],
                     "origins": [*self.earlier[index], self.origin],
@@ -339,7 +336,7 @@ class Fit:
         states = [checkpoint.load(path) for path in paths]
         self.learner.load([s["model"] for s in states])
         if self.optimizer is not None:
-            self._restore_optimizer([s["optimizer"] for s in states])
+            load_states(self.optimizer, self.parameters, [s["optimizer"] for s in states])
         self.step, self.seconds = states[0]["step"], states[0]["seconds"]
         self.window_count = states[0]["count"]
         self.window_sum = torch.tensor([s["sum"] for s in states], dtype=torch.float64)
@@ -348,23 +345,6 @@ class Fit:
         self.earlier = [[o for o in s.get("origins", []) if o != self.origin] for s in states]
         set_rng_state(states[0]["rng"], self.device)
         return [s["tracker"] for s in states]
-
-    def _restore_optimizer(self, states: Sequence[dict[str, dict[str, Tensor]]]) -> None:
-        """States of each seed by parameter; PyTorch knows which belong on the device: a counter of
-        steps there would be read back in every step."""
-        assert self.optimizer is not None
-        alone, names = self.learner.count == 1, {p: name for name, p in self.parameters.items()}
-        groups = self.optimizer.param_groups
-        joined: dict[int, dict[str, Tensor]] = {}
-        for place, p in enumerate(p for group in groups for p in group["params"]):
-            each = [state[names[p]] for state in states]
-            if each[0]:
-                joined[place] = {
-                    k: v if alone or k == "step" else torch.stack([e[k] for e in each])
-                    for k, v in each[0].items()
-                }
-        whole = {"state": joined, "param_groups": self.optimizer.state_dict()["param_groups"]}
-        self.optimizer.load_state_dict(whole)
 
 
 def _slices(

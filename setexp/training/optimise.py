@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -39,6 +39,48 @@ def make_optimizer(
     ]
     kind = _KINDS[trainer.optimizer]
     return kind(settings, lr=trainer.lr, weight_decay=trainer.weight_decay)
+
+
+def state_of_seed(
+    optimizer: torch.optim.Optimizer | None,
+    parameters: Mapping[str, nn.Parameter],
+    seeds: int,
+    index: int,
+) -> dict[str, dict[str, Tensor]]:
+    """A copy of one seed's share of the state, by parameter, as the seed alone would have it."""
+
+    def share(value: Tensor, p: nn.Parameter) -> Tensor:
+        return (value[index] if seeds > 1 and value.shape == p.shape else value).clone()
+
+    states = {} if optimizer is None else optimizer.state
+    return {
+        name: {k: share(v, p) for k, v in states.get(p, {}).items()}
+        for name, p in parameters.items()
+    }
+
+
+def load_states(
+    optimizer: torch.optim.Optimizer,
+    parameters: Mapping[str, nn.Parameter],
+    states: Sequence[Mapping[str, Mapping[str, Tensor]]],
+) -> None:
+    """Take over what `state_of_seed` gave for each seed.
+
+    PyTorch knows which of it belongs on the device: a counter of steps there would be read back in
+    every step.
+    """
+    names = {p: name for name, p in parameters.items()}
+    joined: dict[int, dict[str, Tensor]] = {}
+    in_groups = (p for group in optimizer.param_groups for p in group["params"])
+    for place, p in enumerate(in_groups):
+        each = [state[names[p]] for state in states]
+        if each[0]:
+            joined[place] = {
+                k: v if len(each) == 1 or k == "step" else torch.stack([e[k] for e in each])
+                for k, v in each[0].items()
+            }
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": joined, "param_groups": groups})
 
 
 def within(name: str, part: str | None) -> bool:

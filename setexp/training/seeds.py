@@ -170,8 +170,3 @@ def _shapes(batch: Batch) -> tuple[torch.Size, ...]:
 
 def _unstacked(values: Any, count: int) -> list[Any]:
     return [tree_map(lambda t, i=i: t[i], values) for i in range(count)]
-
-
-def unstack_state(state: dict[str, Tensor], shape: torch.Size, index: int) -> dict[str, Tensor]:
-    """One seed's share of an optimiser's state of a stacked parameter of `shape` (S, ...)."""
-    return {k: v[index] if v.shape == shape else v for k, v in state.items()}

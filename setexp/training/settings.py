@@ -23,10 +23,24 @@ class Select(Enum):
 
 
 class Precision(Enum):
-    """Arithmetic of the forward pass; bf16 by autocast. Inner steps of 800 are a risk in bf16."""
+    """Arithmetic of training; evaluations are in float32, or TF32 under `tf32`.
+
+    float32: nothing is rounded to less, on any device. tf32: a GPU's matrix products, convolutions
+    and recurrent layers round their factors to TF32, as PyTorch's convolutions do by default. bf16:
+    the forward pass under autocast; inner steps of 800 and batch norm of small batches suffer.
+    """
 
     float32 = "float32"
+    tf32 = "tf32"
     bf16 = "bf16"
+
+
+# What changes where or how a run happens, but not what it computes, rounding aside.
+OPERATIONAL: dict[str, tuple[str, ...]] = {
+    "dataset": ("root", "source", "resident"),
+    "trainer": ("until", "log_every", "checkpoint_seconds", "stack", "compile"),
+    "crossval": ("stack",),
+}
 
 
 @dataclass
