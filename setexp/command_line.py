@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -63,9 +64,14 @@ def _quoted(argument: str) -> str:
 
 def refuse_bad_overrides(arguments: list[str]) -> None:
     """Exit with code 2 and one line where Hydra would print paragraphs and exit with code 1."""
-    options, unread = get_args_parser().parse_known_args(arguments)
+    parser = get_args_parser()
+    parser.allow_abbrev = False  # --experiment is no --experimental-rerun
+    options, unread = parser.parse_known_args(arguments)
     if unread:
-        print(f"error: {unread[0]}: options come before all overrides, or after", file=sys.stderr)
+        reason = "options come before all overrides, or after"
+        if unread[0].startswith("-"):
+            reason = "unknown option; --help lists them, and settings are written KEY=VALUE"
+        print(f"error: {unread[0]}: {reason}", file=sys.stderr)
         raise SystemExit(2)
     if options.help or options.hydra_help or options.info or os.environ.get("HYDRA_FULL_ERROR"):
         return
@@ -103,6 +109,10 @@ def _check_words(overrides: list[str], launches: bool) -> None:
             raise ConfigError(f"{override}: that is a table's id; its config is table={named}")
         if key == "hydra/launcher" and not launches:
             raise ConfigError(f"{override}: a launcher needs -m; without it this process trains")
+        if override == "hydra/launcher=slurm" and shutil.which("sbatch") is None:
+            raise ConfigError(
+                f"{override}: there is no sbatch here; use a cluster's login node, or leave it out"
+            )
 
 
 def _parsed(overrides: list[str]) -> list[Override]:

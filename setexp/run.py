@@ -78,7 +78,7 @@ def run(config: DictConfig) -> None:
 
 def _table_runs(config: DictConfig, overrides: list[str]) -> list[Command]:
     """Config and overrides of each run of a table's job: the table's, then the command line's."""
-    found = jobs(config)
+    found, table = jobs(config), plain(config.table)["id"]
     named = {run.name: [run] for runs in found.values() for run in runs}
     chosen = found.get(config.run) or named.get(config.run)
     if chosen is None:
@@ -88,17 +88,20 @@ def _table_runs(config: DictConfig, overrides: list[str]) -> list[Command]:
     own = [
         o for o in overrides if not re.match(r"^(table(\.points)?|rows|columns|run|experiment)=", o)
     ]
-    group = f"tracking.group={plain(config.table)['id']}"
     sets = {key for run in chosen for key in run.axes}
     for key in sets & axes(own).keys():
         raise ConfigError(
-            f"{key}: table {plain(config.table)['id']} sets it; leave it out, choose a part of the "
-            "table with rows= and columns=, or train an experiment of your own"
+            f"{key}: table {table} sets it; leave it out, choose a part of the table with rows= "
+            "and columns=, or train an experiment of your own"
         )
-    commands = [
-        [*run.overrides, f"seeds={list(run.seeds)}".replace(" ", ""), group, *own] for run in chosen
-    ]
-    return [(compose_run(command), command) for command in commands]
+    commands = []
+    for run in chosen:
+        seeds = f"seeds={list(run.seeds)}".replace(" ", "")
+        overrides = [*run.overrides, seeds, f"tracking.group={table}", *own]
+        commands.append((compose_run(overrides), overrides))
+    if unread := sorted(set(commands[0][0].seeds) - set(chosen[0].seeds)):
+        print(f"seeds={unread}: trained, but table {table} reads {seeds}", file=sys.stderr)
+    return commands
 
 
 def train_first(config: DictConfig, overrides: list[str]) -> None:

@@ -100,12 +100,22 @@ def test_a_diverged_run_exits_with_code_1_and_one_line(
             "error: table=thesis/6.4: that is a table's id; ",
         ),
         ([POLYGONS, "hydra/launcher=slurm"], "error: hydra/launcher=slurm: a launcher needs -m"),
+        (
+            ["-m", POLYGONS, "hydra/launcher=slurm"],
+            "error: hydra/launcher=slurm: there is no sbatch",
+        ),
+        (["--experiment", "polygons_fspool"], "error: --experiment: unknown option; --help lists"),
+        ([POLYGONS, "--lr=1"], "error: --lr=1: unknown option; "),
         (["-m", POLYGONS, "scale=huge,small"], "error: scale=huge: unknown; choose one of paper"),
     ],
 )
 def test_refused_at_once(
-    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    expected: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("shutil.which", lambda _: None)  # there may be a cluster
     (line,) = refusal(capsys, *arguments)
     assert line.startswith(expected)
 
