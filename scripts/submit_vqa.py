@@ -48,7 +48,7 @@ def submission(folder: Path, split: str, root: Path | None, device: str) -> list
             f"{folder}: its run is not finished; the run's command takes it to its end"
         )
     place = device_of(device)
-    set_float32(Precision(nodes["trainer"]["precision"]), place)
+    set_float32(Precision(nodes["trainer"]["precision"]))
     changes = {} if root is None else {"root": str(root)}
     dataset = build({**nodes["dataset"], **changes}, "dataset").to(place)
     answers = dataset.answers

@@ -76,7 +76,7 @@ def refuse_bad_overrides(arguments: list[str]) -> None:
     if options.help or options.hydra_help or options.info or os.environ.get("HYDRA_FULL_ERROR"):
         return
     try:
-        _check_words(options.overrides, options.multirun or bool(options.cfg))
+        _check_words(options.overrides, options.multirun, bool(options.cfg))
         values = [_values(o, options.multirun) for o in _parsed(options.overrides)]
         if options.config_dir:
             values.append([f"hydra.searchpath=[file://{Path(options.config_dir).resolve()}]"])
@@ -99,7 +99,7 @@ def refuse_bad_overrides(arguments: list[str]) -> None:
         raise SystemExit(2) from None
 
 
-def _check_words(overrides: list[str], launches: bool) -> None:
+def _check_words(overrides: list[str], multirun: bool, shown: bool) -> None:
     for override in overrides:
         key, _, value = override.partition("=")
         if key == "table" and "/" in value:
@@ -107,9 +107,9 @@ def _check_words(overrides: list[str], launches: bool) -> None:
 
             named = config_name(value)
             raise ConfigError(f"{override}: that is a table's id; its config is table={named}")
-        if key == "hydra/launcher" and not launches:
+        if key == "hydra/launcher" and not (multirun or shown):
             raise ConfigError(f"{override}: a launcher needs -m; without it this process trains")
-        if override == "hydra/launcher=slurm" and shutil.which("sbatch") is None:
+        if override == "hydra/launcher=slurm" and not shown and not shutil.which("sbatch"):
             raise ConfigError(
                 f"{override}: there is no sbatch here; use a cluster's login node, or leave it out"
             )

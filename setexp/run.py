@@ -30,7 +30,7 @@ from setexp.together import train
 from setexp.training import checkpoint
 from setexp.training.evaluate import measure_final
 from setexp.training.optimise import within
-from setexp.training.precision import set_float32
+from setexp.training.precision import check_precision, set_float32
 from setexp.training.randomness import for_run
 from setexp.training.settings import Evaluation, Select
 
@@ -97,10 +97,11 @@ def _table_runs(config: DictConfig, overrides: list[str]) -> list[Command]:
     commands = []
     for run in chosen:
         seeds = f"seeds={list(run.seeds)}".replace(" ", "")
-        overrides = [*run.overrides, seeds, f"tracking.group={table}", *own]
-        commands.append((compose_run(overrides), overrides))
-    if unread := sorted(set(commands[0][0].seeds) - set(chosen[0].seeds)):
-        print(f"seeds={unread}: trained, but table {table} reads {seeds}", file=sys.stderr)
+        command = [*run.overrides, seeds, f"tracking.group={table}", *own]
+        commands.append((compose_run(command), command))
+    unread = sorted(set(config.seeds) - set(chosen[0].seeds))
+    if unread and config.mode == "train" and any(o.startswith("seeds=") for o in own):
+        print(f"seeds={unread}: table {table} does not read them, but {seeds}", file=sys.stderr)
     return commands
 
 
@@ -160,7 +161,9 @@ def _experiment(config: DictConfig, overrides: list[str]) -> Experiment | None:
     if config.threads:
         torch.set_num_threads(config.threads)
     device = device_of(config.device)
-    set_float32(nodes["trainer"]["precision"], device)
+    set_float32(nodes["trainer"]["precision"])
+    if config.mode == "train":
+        check_precision(nodes["trainer"]["precision"], device)
     if device.type == "cpu":
         keep_freed_memory()
     dataset = build(nodes["dataset"], "dataset").to(device)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from setexp.datasets.clevr import camera as view
+from setexp.datasets.clevr import scenes as scenes_module
 from setexp.datasets.clevr import vocabulary as words
 from setexp.datasets.clevr.objects import read_scenes
 from setexp.datasets.clevr.raster import visible_pixels
@@ -74,6 +76,23 @@ def test_redraws_keep_count_camera_and_lamps(scenes: Scenes) -> None:
     for name in ("count", "camera", "lights"):
         assert torch.equal(getattr(scenes, name), getattr(careless, name))
     assert not torch.equal(scenes.coords, careless.coords)
+
+
+def test_scenes_are_drawn_in_float32_whatever_a_run_allows_itself(
+    tf32: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs share what one of them draws."""
+    products, seen = tf32[1], []
+    place = scenes_module._place
+    products.allow_tf32 = True
+
+    def watched(*arguments: Any) -> Any:
+        seen.append(products.allow_tf32)
+        return place(*arguments)
+
+    monkeypatch.setattr(scenes_module, "_place", watched)
+    sample_scenes(2, generator=generator(), min_objects=3, max_objects=3)
+    assert seen and not any(seen) and products.allow_tf32
 
 
 def test_a_seed_decides_everything(scenes: Scenes) -> None:

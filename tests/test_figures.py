@@ -449,7 +449,8 @@ def test_ends_of_pieces_that_no_set_reads_are_not_drawn() -> None:
 def test_without_matplotlib_there_are_texts_and_warnings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+    loaded = [name for name in sys.modules if name.startswith("matplotlib.")]
+    for name in ("matplotlib", *loaded):
         monkeypatch.setitem(sys.modules, name, None)
     figures = {kind: (figure, make()) for kind, (figure, make, _) in PROGRESSIONS.items()}
     figures["polygons"] = (RotatingPolygon(rotations=4, pictures=2), SQUARE)

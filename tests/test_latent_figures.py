@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from setexp.figures.circle_shift import coloured
-from setexp.figures.latent_map import LatentMap
+from setexp.figures.latent_map import LatentMap, embed
 from setexp.figures.latent_sets import Latent, as_pixels, one_circle, take_apart
 from setexp.ops.superposition import Superposition, superpose
 from setexp.sets import Encoding, SetBatch
@@ -62,3 +64,10 @@ def test_circles_of_a_map() -> None:
 def test_dimensions_that_cannot_be_drawn_are_refused() -> None:
     with pytest.raises(ValueError, match="dimensions=4: 2 or 3"):
         LatentMap(dimensions=4, places=4, radii=[1])
+
+
+def test_a_map_needs_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which `setexp.experiment.draw` then says, and goes on."""
+    monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
+    with pytest.raises(ImportError, match="sklearn"):
+        embed(torch.rand(8, 3), 2, 0)

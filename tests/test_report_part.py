@@ -122,7 +122,7 @@ def test_the_part_is_no_axis_of_its_runs(tmp_path, capsys) -> None:
 def test_seeds_that_a_table_does_not_read_are_trained_and_named(tmp_path, capsys) -> None:
     arguments = ["table=idspn_5", "run=idspn_n_2_it_10-d_2", "scale=smoke", "trainer.steps=0"]
     arguments += ["figures=none", f"paths.outputs={tmp_path}"]
-    said = "seeds=[8, 9]: trained, but table idspn/5 reads seeds=[0,1,2,3,4,5,6,7]"
+    said = "seeds=[8, 9]: table idspn/5 does not read them, but seeds=[0,1,2,3,4,5,6,7]"
     assert entry(capsys, *arguments, "seeds=[0,9,8]") == (0, [said])
     assert len(list(tmp_path.glob("*/*/*/seed-*/result.json"))) == 3
     assert entry(capsys, *arguments, "seeds=[0,7]") == (0, [])

@@ -274,6 +274,12 @@ def test_padding_to_the_largest_set_of_each_batch() -> None:
         assert torch.equal(cut.target.x, whole.target.x[:, :n])
         lengths.add(n)
     assert len(lengths) > 1
+    rounded = digits(pad="batch", pad_multiple=32)
+    assert digits(pad="batch").ragged and not digits().ragged and not rounded.ragged
+    sizes = [batch.target.x.shape[1] for batch in one_pass(rounded)]
+    assert sizes == [min(342, -(-batch.target.x.shape[1] // 32) * 32) for batch in ragged]
+    widest = one_pass(digits(pad="batch", pad_multiple=400))
+    assert {batch.target.x.shape[1] for batch in widest} == {342}
     later = one_pass(digits(pad="batch"), start=1)
     assert all(torch.equal(a.target.x, b.target.x) for a, b in zip(later, ragged[1:], strict=True))
 
@@ -285,6 +291,7 @@ def test_padding_to_the_largest_set_of_each_batch() -> None:
         ({"mask_feature": True}, "dataset.element_dim=2"),
         ({"noise": -1.0}, "dataset.noise=-1.0"),
         ({"pad": "no"}, "dataset.pad=no: choose one of full, batch"),
+        ({"pad_multiple": 0}, "dataset.pad_multiple=0: at least 1"),
     ],
 )
 def test_noisy_sets_refuse_what_does_not_fit(arguments: dict[str, Any], said: str) -> None:

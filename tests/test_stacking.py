@@ -23,7 +23,7 @@ def stacks(experiment: str) -> bool:
     with torch.device("meta"):
         task = build(nodes["task"], "task")
     size = sum(p.numel() for p in task.parameters())
-    if nodes["dataset"].get("pad") == "batch":  # shapes would differ
+    if nodes["dataset"].get("pad") == "batch" and "pad_multiple" not in nodes["dataset"]:  # ragged
         return False
     if nodes["crossval"]["grid"]:  # a seed is a stack by itself: tests/test_crossval.py
         return False

@@ -28,7 +28,7 @@ from setexp.errors import ConfigError
 from setexp.ops.descent import Descent
 from setexp.training import checkpoint, loop
 from setexp.training.optimise import inner_steps, learning_rate
-from setexp.training.precision import set_float32
+from setexp.training.precision import check_precision
 from setexp.training.randomness import derive, own_draws
 from setexp.training.settings import Precision, Trainer
 
@@ -336,21 +336,20 @@ def test_other_data_in_the_same_folder_is_refused(
 
 @pytest.mark.parametrize(("precision", "rounds"), [("float32", False), ("tf32", True)])
 def test_float32_is_rounded_to_tf32_where_it_is_asked_for(
-    precision: str, rounds: bool, tmp_path: Path
+    precision: str, rounds: bool, tmp_path: Path, tf32: tuple[Any, Any]
 ) -> None:
     """PyTorch would round in convolutions without being asked."""
-    flags = torch.backends.cudnn, torch.backends.cuda.matmul
-    for flag in flags:
+    for flag in tf32:
         flag.allow_tf32 = not rounds
     train(tmp_path, POLYGONS, "trainer.steps=1", f"trainer.precision={precision}")
-    assert [flag.allow_tf32 for flag in flags] == [rounds, rounds]
+    assert [flag.allow_tf32 for flag in tf32] == [rounds, rounds]
     assert torch.backends.cudnn.conv.fp32_precision == torch.backends.cudnn.rnn.fp32_precision
 
 
 def test_bf16_that_a_gpu_would_imitate_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: False)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "Old GPU")
-    set_float32(Precision.float32, torch.device("cuda"))
+    check_precision(Precision.float32, torch.device("cuda"))
     with pytest.raises(ConfigError, match="trainer.precision=bf16: Old GPU has no bf16"):
-        set_float32(Precision.bf16, torch.device("cuda"))
-    set_float32(Precision.bf16, torch.device("cpu"))
+        check_precision(Precision.bf16, torch.device("cuda"))
+    check_precision(Precision.bf16, torch.device("cpu"))

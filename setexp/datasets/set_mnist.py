@@ -72,6 +72,8 @@ class SetMnist:
         mask_feature: append a feature that is 1 for points and 0 for padding.
         pad: `full` pads to `set_size`; `batch` to the largest set of each batch, so that shapes
             change from batch to batch (`ragged`).
+        pad_multiple: `batch` rounds up to a multiple of this. Above 1, many batches are of one
+            shape, and seeds can be stacked.
 
     Batches: target x (B, N, D), input the same `SetBatch`, or one with noise, and `aux["label"]`,
     the digit, (B,) int64. Points are in a new random order in every pass of every split.
@@ -96,19 +98,23 @@ class SetMnist:
         noise_on_padding: bool = True,
         mask_feature: bool = False,
         pad: str = "full",
+        pad_multiple: int = 1,
     ) -> None:
         if element_dim != 2 + mask_feature:
             raise ConfigError(
                 f"dataset.element_dim={element_dim}: a pixel has 2, row and column, and a third "
                 "with dataset.mask_feature=true"
             )
+        if pad_multiple < 1:
+            raise ConfigError(f"dataset.pad_multiple={pad_multiple}: at least 1")
         if noise < 0:
             raise ConfigError(f"dataset.noise={noise}: a standard deviation is at least 0")
         one_of("dataset.pad", pad, ("full", "batch"))
         one_of("dataset.eval_subset", eval_subset, ("first_tenth", "full"))
         if not 0 <= threshold < 1:
             raise ConfigError(f"dataset.threshold={threshold}: choose a value in [0, 1)")
-        self.set_size, self.ragged = set_size, pad == "batch"
+        self.set_size, self._by_batch, self.pad_multiple = set_size, pad == "batch", pad_multiple
+        self.ragged = self._by_batch and pad_multiple == 1
         self.noise, self.noise_on_padding, self.mask_feature = noise, noise_on_padding, mask_feature
         self._splits: dict[str, tuple[Tensor, Tensor]] = {}
         for split, size in (("train", train_size), ("test_full", test_size)):
@@ -126,9 +132,10 @@ class SetMnist:
             f"set-mnist-1 {self.sizes('train')}+{self.sizes('test_full')} {eval_subset} "
             f"{set_size} > {threshold}{drawn}"
         )
-        if noise or mask_feature or self.ragged:
+        if noise or mask_feature or self._by_batch:
             where = "" if noise_on_padding else " on points"
             self.fingerprint += f" noise {noise}{where}, {element_dim} features, pad {pad}"
+            self.fingerprint += f" by {pad_multiple}" if pad_multiple > 1 else ""
 
     def to(self, device: torch.device) -> SetMnist:
         """Move all sets; batches appear on this device from now on."""
@@ -161,10 +168,11 @@ class SetMnist:
 
     def _lengths(self, split: str, parts: list[Tensor]) -> list[int]:
         """Padded size of each batch, read from the device at once."""
-        if not self.ragged or not parts:
+        if not self._by_batch or not parts:
             return [self.set_size] * len(parts)
         sizes = (self._split(split)[0] != _PADDING).sum(1)
-        return torch.stack([sizes.index_select(0, rows).amax() for rows in parts]).tolist()
+        largest = torch.stack([sizes.index_select(0, rows).amax() for rows in parts]).tolist()
+        return [min(self.set_size, -(-n // self.pad_multiple) * self.pad_multiple) for n in largest]
 
     def _produce(
         self, split: str, parts: list[Tensor], lengths: list[int], seed: int

@@ -31,10 +31,12 @@ def l1_distances(first: Tensor, second: Tensor, held: int | None = None) -> Tens
     PyTorch's gradient of it holds all pairs with their features on a GPU, and none on a CPU.
 
     Args:
-        held: numbers of those pairs; so many sets are taken at a time. None for 256 MB on a GPU.
+        held: numbers of those pairs, of a seed; so many sets are taken at a time. None for all on a
+            CPU, and 256 MB on a GPU.
     """
     if held is None and first.device.type == "cpu":
         return torch.cdist(first, second, p=1.0)
-    at_once = max(1, (held or _HELD) // (first[0].numel() * second.shape[-2]))
+    each = first.shape[1:].numel() * second.shape[-2]
+    at_once = max(1, (held or _HELD) // max(1, each))
     parts = zip(first.split(at_once), second.split(at_once), strict=True)
     return torch.cat([torch.cdist(a, b, p=1.0) for a, b in parts])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -53,6 +55,17 @@ def project(
     u = width / 2 + FOCAL * width * seen[..., 0] / depth
     v = height / 2 - FOCAL * aspect * height * seen[..., 1] / depth
     return torch.stack([u, v, depth], dim=-1)
+
+
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """Products in float32 on a GPU, whatever a run allows itself: others see its scenes, too."""
+    allowed = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
 class Frame(NamedTuple):

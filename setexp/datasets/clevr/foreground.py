@@ -17,7 +17,7 @@ from torch import Tensor
 
 from setexp.datasets.array_store import part_spans
 from setexp.datasets.clevr.bodies import gather_bodies
-from setexp.datasets.clevr.camera import ASPECT, Frame
+from setexp.datasets.clevr.camera import ASPECT, Frame, exact_products
 from setexp.datasets.clevr.objects import Array
 from setexp.datasets.clevr.procedural import Recipe, draw_scenes
 from setexp.datasets.clevr.raster import first_hits, scenes_at_once
@@ -32,6 +32,7 @@ def mask_path(store: Path) -> Path:
     return store.with_name(f"{store.stem}-foreground.npy")
 
 
+@exact_products()
 def silhouettes(scenes: Scenes, *, height: int, width: int) -> Tensor:
     """Whether an object is seen at the middle of each pixel, bool (S, height, width)."""
     chunk = scenes_at_once(scenes.camera.device, height * width)

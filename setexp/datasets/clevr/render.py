@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from setexp.datasets.clevr.bodies import Bodies, gather_bodies
-from setexp.datasets.clevr.camera import ASPECT, Frame
+from setexp.datasets.clevr.camera import ASPECT, Frame, exact_products
 from setexp.datasets.clevr.lamps import Lamps, gather_lamps
 from setexp.datasets.clevr.raster import Hits, first_hits, scenes_at_once
 from setexp.datasets.clevr.reflections import mirror_image
@@ -19,6 +19,7 @@ from setexp.datasets.clevr.shading import Surface, shade_ground, shade_metal, sh
 from setexp.datasets.clevr.shadows import on_ground, on_objects
 
 
+@exact_products()
 def render(
     scenes: Scenes,
     *,

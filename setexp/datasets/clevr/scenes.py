@@ -66,6 +66,7 @@ class Scenes(NamedTuple):
         return slots < self.count[:, None]
 
 
+@view.exact_products()
 def sample_scenes(
     count: int,
     *,
