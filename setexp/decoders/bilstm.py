@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from setexp.ops.layers import FastLSTM
 from setexp.sets import Encoding, SetBatch
 
 
@@ -24,7 +25,7 @@ class BiLSTM(nn.Module):
     def __init__(self, *, inputs: int, hidden: int, element_dim: int) -> None:
         super().__init__()
         self.inputs = nn.Linear(inputs, hidden)
-        self.lstm = nn.LSTM(hidden, hidden, num_layers=2, bidirectional=True, batch_first=True)
+        self.lstm = FastLSTM(hidden, hidden, num_layers=2, bidirectional=True, batch_first=True)
         self.outputs = nn.Linear(2 * hidden, element_dim)
 
     def forward(

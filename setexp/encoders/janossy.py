@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from setexp.ops.layers import FastLSTM
+
 
 class JanossyPool(nn.Module):
     """An LSTM reads the elements in the order they come; its last cell state is the pooled vector.
 
     A data set that shuffles its elements makes this pi-SGD: one random order is one sample of the
-    average over all orders. Padded rows are read as well, as the released code does. The LSTM is
-    PyTorch's: fast, but seeds cannot be stacked.
+    average over all orders. Padded rows are read as well, as the released code does.
 
     Args:
         features: C. hidden: width of the LSTM, H.
@@ -20,7 +21,7 @@ class JanossyPool(nn.Module):
 
     def __init__(self, *, features: int, hidden: int) -> None:
         super().__init__()
-        self.lstm = nn.LSTM(features, hidden, batch_first=True)
+        self.lstm = FastLSTM(features, hidden, batch_first=True)
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, None]:
         del mask

@@ -6,15 +6,13 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from setexp.ops.layers import MLP, Linear, LinearInit, project
+from setexp.ops.layers import MLP, FastLSTM, Linear, LinearInit, project
 from setexp.ops.pairs import add_pairs, pair_mask
 from setexp.sets import Encoding, SetBatch
 
 
 class QuestionLSTM(nn.Module):
     """Words are embedded and read by an LSTM, whose last hidden state is the question.
-
-    The LSTM is PyTorch's: fast, but seeds cannot be stacked.
 
     Args:
         words: size of the vocabulary, padding included. embedding: width of a word.
@@ -26,7 +24,7 @@ class QuestionLSTM(nn.Module):
     def __init__(self, *, words: int, embedding: int, hidden: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(words, embedding)
-        self.lstm = nn.LSTM(embedding, hidden, batch_first=True)
+        self.lstm = FastLSTM(embedding, hidden, batch_first=True)
 
     def forward(self, words: Tensor) -> Tensor:
         return self.lstm(self.embedding(words))[1][0].squeeze(0)

@@ -162,6 +162,19 @@ class LSTM(nn.Module):
         return torch.sigmoid(o) * torch.tanh(cell), cell
 
 
+class FastLSTM(nn.LSTM):
+    """PyTorch's own: fast, but seeds cannot be stacked.
+
+    Many CPUs have no LSTM in half precision, so there it stays in float32 under autocast.
+    """
+
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:  # type: ignore[override]
+        if x.device.type != "cpu":
+            return super().forward(x)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.to(next(self.parameters()).dtype))
+
+
 class GRUCell(nn.Module):
     """One step of a GRU from two linear maps: `torch.nn.GRUCell` cannot be stacked by `vmap`, nor
     compiled for a GPU.
