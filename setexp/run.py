@@ -32,10 +32,12 @@ from setexp.training.evaluate import measure_final
 from setexp.training.optimise import within
 from setexp.training.precision import check_precision, set_float32
 from setexp.training.randomness import for_run
-from setexp.training.settings import Evaluation, Select
+from setexp.training.settings import OPERATIONAL, Evaluation, Select
 
 # Overrides that hold for a run whose weights another one needs, too.
-_PLACE = re.compile(r"(seeds|device|threads|paths\..+|tracking\..+|dataset\.(source|root))=")
+_PLACE = re.compile(
+    rf"(seeds|device|threads|paths\..+|tracking\..+|dataset\.({'|'.join(OPERATIONAL['dataset'])}))="
+)
 # Seconds between looks at a run that another process trains.
 _PATIENCE = 10.0
 
