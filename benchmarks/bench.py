@@ -23,12 +23,14 @@ from contenders import Case, Contender
 
 from setexp.config import register
 from setexp.files import write_json
+from setexp.memory import keep_freed_memory
 from setexp.provenance import provenance
 
 
 def main() -> int:
     """Time the chosen cases; returns the exit code."""
     arguments = parse()
+    keep_freed_memory()  # as every training process does
     device = torch.device(
         ("cuda" if torch.cuda.is_available() else "cpu")
         if arguments.device == "auto"
