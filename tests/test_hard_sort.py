@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from setexp.ops import hard_sort
-from setexp.ops.hard_sort import carry, sort_order
+from setexp.ops.hard_sort import carry, in_order, sort_order
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -65,37 +65,43 @@ def test_order_of_infinities_and_both_zeros(way: str, dtype: torch.dtype) -> Non
     assert_sorted(x.repeat(5).unsqueeze(-1))
 
 
-def carried(x: Tensor, mask: Tensor | None, weights: Tensor, descending: bool) -> Tensor:
-    """The same by loops."""
-    out = torch.zeros_like(x)
-    for b, c in ((b, c) for b in range(x.shape[0]) for c in range(x.shape[2])):
-        there = range(x.shape[1]) if mask is None else mask[b, :, 0].nonzero().flatten().tolist()
-        order = sorted(there, key=lambda i: x[b, i, c].item(), reverse=descending)
-        own = weights if weights.dim() == 2 else weights[b]
-        for position, i in enumerate(order):
-            out[b, i, c] = own[c, position]
-    return out
-
-
-@given(seeds, counts, st.integers(1, 5), counts, st.booleans(), st.booleans(), st.booleans())
-def test_weights_are_carried_to_elements(
-    seed: int, b: int, n: int, c: int, masked: bool, own: bool, descending: bool
+@given(seeds, counts, st.integers(1, 5), counts, st.booleans())
+def test_present_numbers_come_in_order_before_padding(
+    seed: int, b: int, n: int, c: int, descending: bool
 ) -> None:
     x = normal(seed, b, n, c)
-    weights = normal(seed + 1, b, c, n) if own else normal(seed + 1, c, n)
-    mask = None
-    if masked:
-        generator = torch.Generator().manual_seed(seed)
-        mask = torch.randint(2, (b, n, 1), generator=generator).to(x.dtype)
-    found = carry(x, mask, weights, descending=descending)
-    found = found if mask is None else found * mask
-    assert torch.equal(found, carried(x, mask, weights, descending))
+    mask = torch.randint(2, (b, n), generator=torch.Generator().manual_seed(seed)).to(x.dtype)
+    found = in_order(x, mask, descending=descending)
+    for rows, there, features in zip(x, mask > 0, found, strict=True):
+        for numbers, ordered in zip(rows.T, features, strict=True):
+            present = sorted(numbers[there].tolist(), reverse=descending)
+            assert ordered[: len(present)].tolist() == present
+            assert sorted(ordered.tolist()) == sorted(numbers.tolist())
+
+
+def test_derivatives_of_numbers_in_order() -> None:
+    x, mask = torch.randn(2, 4, 3, requires_grad=True), torch.tensor([[1.0, 1, 0, 1], [1, 1, 1, 0]])
+    torch.autograd.gradcheck(lambda x: in_order(x, mask, descending=True), x)
+    torch.autograd.gradgradcheck(lambda x: in_order(x, mask, descending=True).square(), x)
+
+
+@given(seeds, counts, st.integers(1, 5), counts, st.booleans())
+def test_weights_are_carried_to_elements(
+    seed: int, b: int, n: int, c: int, descending: bool
+) -> None:
+    x, weights = normal(seed, b, n, c), normal(seed + 1, c, n)
+    expected = torch.zeros_like(x)
+    for row, column in ((row, column) for row in range(b) for column in range(c)):
+        numbers = x[row, :, column].tolist()
+        order = sorted(range(n), key=numbers.__getitem__, reverse=descending)
+        expected[row, order, column] = weights[column]
+    assert torch.equal(carry(x, weights, descending=descending), expected)
 
 
 def test_derivatives_with_respect_to_the_weights() -> None:
     x, weights = torch.randn(2, 4, 3), torch.randn(3, 4, requires_grad=True)
-    torch.autograd.gradcheck(lambda w: carry(x, None, w, descending=True), weights)
-    torch.autograd.gradgradcheck(lambda w: carry(x, None, w.square(), descending=True), weights)
+    torch.autograd.gradcheck(lambda w: carry(x, w, descending=True), weights)
+    torch.autograd.gradgradcheck(lambda w: carry(x, w.square(), descending=True), weights)
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # opcheck looks at it
@@ -111,28 +117,20 @@ def test_order_under_vmap_is_a_loop(axis: int) -> None:
     assert torch.equal(mapped, torch.stack([sort_order(part, True) for part in x.unbind(axis)]))
 
 
-@pytest.mark.parametrize("own", [False, True], ids=["shared weights", "own weights"])
 @pytest.mark.parametrize("axes", [(0, 0), (1, 1), (0, None), (None, 0)])
-def test_carrying_under_vmap_is_a_loop(axes: tuple[int | None, int | None], own: bool) -> None:
-    """Values and gradients, as in a stack of seeds."""
-    x = torch.randn(3, 3, 4, 5)
-    weights = torch.randn(3, 3, 5, 4) if own else torch.randn(5, 5, 4)
-    if axes[0] is None:
-        x = x[0]
-    if axes[1] is None:
-        weights = weights[0]
-    weights.requires_grad_()
+def test_what_uses_the_order_under_vmap_is_a_loop(axes: tuple[int | None, int | None]) -> None:
+    """As in a stack of seeds."""
+    x = torch.randn(3, 3, 4, 5) if axes[0] is not None else torch.randn(3, 4, 5)
+    second = {None: (5, 4), 0: (3, 5, 4), 1: (5, 3, 4)}[axes[1]]
+    weights = torch.randn(second)
 
     def value(x: Tensor, weights: Tensor) -> Tensor:
-        return (carry(x, None, weights, descending=True) * x.cos()).sum((1, 2))
+        mask = (weights[:3].mean(0) > 0).to(x.dtype).expand(x.shape[:2])
+        ordered = in_order(x, mask, descending=False)
+        return carry(x, weights, descending=True) + ordered.mT
 
-    if own:
-        x, weights = x[..., :3, :, :], weights[..., :3, :, :]
-    elif axes[1] is not None:
-        weights = weights.movedim(0, axes[1])[:3] if axes[1] == 0 else weights[:, :3]
     mapped = torch.func.vmap(value, in_dims=axes)(x, weights)
-    each = []
-    for i in range(3):
+    for i, found in enumerate(mapped):
         one = x if axes[0] is None else x.select(axes[0], i)
-        each.append(value(one, weights if axes[1] is None else weights.select(axes[1], i)))
-    assert torch.equal(mapped, torch.stack(each))
+        own = weights if axes[1] is None else weights.select(axes[1], i)
+        assert torch.equal(found, value(one, own))

@@ -64,21 +64,18 @@ class FSPool(nn.Module):
         self.legacy_singleton_mask = legacy_singleton_mask
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, RelaxedOrder | None]:
-        n = x.shape[-2]
-        if not self.masked:
-            return self._pool(x, None, self.weights(n, None))
-        size = mask.sum(-1, keepdim=True)
-        if self.legacy_singleton_mask:
-            size = size.clamp(min=2)
-            mask = (torch.arange(n, device=x.device) < size).to(x.dtype)
-        return self._pool(x, mask.unsqueeze(-1), self.weights(n, size))
-
-    def _pool(
-        self, x: Tensor, mask: Tensor | None, weights: Tensor
-    ) -> tuple[Tensor, RelaxedOrder | None]:
-        # weights are carried to elements, which keep their place: sorted features are never formed,
-        # and inner gradients (DSPN) are these weights
+        n, size = x.shape[-2], None
+        if self.masked:
+            size = mask.sum(-1, keepdim=True)
+            if self.legacy_singleton_mask:
+                size = size.clamp(min=2)
+                mask = (torch.arange(n, device=x.device) < size).to(x.dtype)
         if self.relaxed:
-            relaxed = relaxed_order(x.mT, mask.mT if mask is not None else None)
-            return (x * relaxed.to_elements(weights).mT).sum(-2), relaxed
-        return (x * hard_sort.carry(x, mask, weights, descending=self.descending)).sum(-2), None
+            order = relaxed_order(x.mT, mask.unsqueeze(-2) if self.masked else None)
+            return (x * order.to_elements(self.weights(n, size)).mT).sum(-2), order
+        if size is not None:
+            ordered = hard_sort.in_order(x, mask, descending=self.descending)
+            return self.weights.pool(ordered, size), None
+        # weights are carried to elements, which keep their place: inner gradients (DSPN) are these
+        weights = hard_sort.carry(x, self.weights(n, None), descending=self.descending)
+        return (x * weights).sum(-2), None

@@ -1,7 +1,6 @@
-"""Hard sorting of each feature across a set, without moving an element.
+"""Hard sorting of each feature across a set (Thesis, 5.4).
 
-A pooling's weights per *position* become weights per *element*, which is all that FSPool needs
-(Thesis, 5.4): the sorted features are never formed.
+FSPool needs the features in order, or its weights per *position* as weights per *element*.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 # Largest set whose elements are compared pair by pair instead of sorted, where there are many sets.
-_COMPARED, _COMPARED_NUMEL = 8, 1 << 14
+_COMPARED, _COMPARED_NUMEL = 10, 1 << 14
 # Numbers that are worked on at a time: what is made of them fits into a core's cache.
 _CACHED_NUMEL = 1 << 17
 
@@ -96,21 +95,27 @@ def _(
     return sort_order(x.movedim(in_dims[0], 0), descending), 0
 
 
-def carry(x: Tensor, mask: Tensor | None, weights: Tensor, *, descending: bool) -> Tensor:
-    """Weights per position carried to elements; padding comes last. No gradient reaches x.
+def in_order(x: Tensor, mask: Tensor, *, descending: bool) -> Tensor:
+    """Each feature's numbers in order, padding last; position 0 is the largest's if `descending`.
+
+    Shapes: x (B, N, C) and mask (B, N) to (B, C, N).
+    """
+    # added, which on CPUs is many times faster than choosing
+    last = torch.where(mask > 0, 0.0, -torch.inf if descending else torch.inf).unsqueeze(-1)
+    return x.mT.gather(-1, sort_order(x.detach() + last, descending))
+
+
+def carry(x: Tensor, weights: Tensor, *, descending: bool) -> Tensor:
+    """Weights per position carried to elements. No gradient reaches x.
 
     Args:
         x: (B, N, C).
-        mask: (B, N, 1), or None when every element is present.
-        weights: (C, N), or (B, C, N).
+        weights: (C, N).
         descending: position 0 is the largest element's.
 
     Returns:
         (B, N, C): the weight of each element.
     """
-    key = x.detach()
-    if mask is not None:
-        key = torch.where(mask > 0, key, -torch.inf if descending else torch.inf)
-    order = sort_order(key, descending)
+    order = sort_order(x.detach(), descending)
     nothing = weights.new_zeros(()).expand(order.shape)
     return nothing.scatter(-1, order, weights.expand(order.shape)).mT.contiguous()

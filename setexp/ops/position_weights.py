@@ -50,24 +50,35 @@ class PositionWeights(nn.Module):
         """Weights at n positions: (C, n), or (B, C, n) and zero beyond each `size` (B, 1)."""
         if self.n_pieces is None:
             return self.weight
-        position = torch.arange(n, device=self.weight.device, dtype=self.weight.dtype)
-        if size is None:
-            ratio = position / max(n - 1, 1)
-        else:
-            ratio = position / (size - 1).clamp(min=1)
-        hats = self._hats(ratio, self.n_pieces)
+        hats = self._hats_of(n, size)
         if size is None:
             return self.weight @ hats
-        weights = torch.bmm(self.weight.expand(len(hats), -1, -1), hats)  # alike in a stack
-        return weights * (position < size).unsqueeze(-2)
+        return torch.bmm(self.weight.expand(len(hats), -1, -1), hats)  # alike in a stack
+
+    def pool(self, ordered: Tensor, size: Tensor) -> Tensor:
+        """Sum of ordered (B, C, n) times the weights at the first `size` (B, 1) positions: (B, C).
+
+        What each parameter is multiplied by is summed first, so that weights at positions, and
+        their gradients, are never formed.
+        """
+        hats = self._hats_of(ordered.shape[-1], size)
+        return (torch.bmm(ordered, hats.mT) * self.weight).sum(-1)
 
     def at(self, ratio: Tensor) -> Tensor:
         """Weights (S, C, n) at relative positions in [0, 1], (S, n); S = 1 of one seed."""
-        assert self.n_pieces is not None, "one weight per position has no relative positions"
         weight = self.weight.view(-1, *self.weight.shape[-2:])
-        return torch.bmm(weight, self._hats(ratio, self.n_pieces))
+        return torch.bmm(weight, self._hats(ratio))
 
-    def _hats(self, ratio: Tensor, pieces: int) -> Tensor:
+    def _hats_of(self, n: int, size: Tensor | None) -> Tensor:
+        """Those of n positions: (K, n), or (B, K, n) and zero beyond each size."""
+        position = torch.arange(n, device=self.weight.device, dtype=self.weight.dtype)
+        if size is None:
+            return self._hats(position / max(n - 1, 1))
+        hats = self._hats(position / (size - 1).clamp(min=1))
+        return hats * (position < size).unsqueeze(-2)
+
+    def _hats(self, ratio: Tensor) -> Tensor:
         """Hat functions: interpolation as one product, without gathers to differentiate."""
-        knots = torch.arange(pieces + 1, device=ratio.device, dtype=ratio.dtype).unsqueeze(-1)
-        return torch.relu(1 - (ratio.unsqueeze(-2) * pieces - knots).abs())
+        assert self.n_pieces is not None, "one weight per position has no relative positions"
+        knots = torch.arange(self.n_pieces + 1, device=ratio.device, dtype=ratio.dtype)
+        return torch.relu(1 - (ratio.unsqueeze(-2) * self.n_pieces - knots.unsqueeze(-1)).abs())
