@@ -19,6 +19,7 @@ from setexp.datasets.clevr.questions.dataset import ClevrQuestions
 from setexp.datasets.clevr.questions.program import ANSWERS
 from setexp.datasets.clevr.questions.source import Recipe, draw, official_paths
 from setexp.datasets.clevr.questions.wording import vocabulary, words_of
+from setexp.datasets.clevr.vocabulary import SCENES
 from setexp.errors import ConfigError
 from setexp.sets import Batch
 
@@ -164,6 +165,16 @@ def test_what_determines_the_data_is_in_the_fingerprint(root: Path, tmp_path: Pa
     prints = [dataset(tmp_path, source="procedural", **s).fingerprint for s in settings]
     prints += [dataset(root).fingerprint, dataset(root, train_size=2).fingerprint]
     assert len(set(prints)) == len(prints)
+
+
+def test_a_sample_of_the_release_counts_as_a_copy_of_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = dataset(root).fingerprint
+    assert re.search(r" sample copy \w+$", sample)
+    monkeypatch.setitem(SCENES, "train", SIZES["train_size"])
+    monkeypatch.setitem(SCENES, "val", SIZES["test_size"])
+    assert dataset(root).fingerprint == sample.partition(" sample copy")[0]
 
 
 def test_files_of_another_version_are_read_anew(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from setexp.datasets.clevr.dataset import ClevrSets
 from setexp.datasets.clevr.official import real_store_path
 from setexp.datasets.clevr.procedural import Recipe, procedural_path, procedural_store
 from setexp.datasets.clevr.store import Store
+from setexp.datasets.clevr.vocabulary import SCENES
 from setexp.errors import ConfigError
 from setexp.training.loop import Fit
 
@@ -217,6 +219,18 @@ def test_real_data_is_found_and_read(tmp_path: Path, renders: list[int]) -> None
     changed = ClevrSets(**settings(tmp_path, source="real", train_size=None, test_size=None))
     assert changed.fingerprint != before
     assert not renders
+
+
+def test_a_sample_of_the_release_counts_as_a_copy_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_real(tmp_path)
+    wanted = settings(tmp_path, source="real", train_size=5, test_size=3)
+    sample = ClevrSets(**wanted).fingerprint
+    assert re.fullmatch(r"clevr-real sample copy \w+", sample)
+    monkeypatch.setitem(SCENES, "train", 12)
+    monkeypatch.setitem(SCENES, "val", 12)
+    assert ClevrSets(**wanted).fingerprint == sample.replace(" sample copy ", "-")
 
 
 def test_auto_falls_back_and_says_so_where_other_stores_exist(

@@ -55,7 +55,7 @@ def test_records_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     places = [f"--outputs={tmp_path}", f"--results={tmp_path}/none"]
     assert report.main(["wilcoxon", *ROWS, "thesis/5.10/bio", "thesis/5.10/social", *places]) == 0
     paper, ours = capsys.readouterr().out.splitlines()
-    assert paper.startswith("paper: better in 6 of 9 columns, W = 6.5")
+    assert paper.startswith("from printed numbers: better in 6 of 9 columns, W = 6.5")
     assert ours == "ours: better in 2 of 3 columns, W = 3, p = 1.000; runs behind a number: 2"
 
 
@@ -71,7 +71,7 @@ def test_a_quoted_row_has_print_alone(tmp_path: Path, capsys: pytest.CaptureFixt
     rows = ("GIN-FSPool", "GIN-Base* [105]")
     assert report.main(["wilcoxon", *rows, "thesis/5.10/bio", *places]) == 0
     paper, ours = capsys.readouterr().out.splitlines()
-    assert paper.startswith("paper: better in 0 of 4 columns")
+    assert paper.startswith("from printed numbers: better in 0 of 4 columns")
     assert ours == "ours: better in 0 of 0 columns"
 
 

@@ -14,14 +14,15 @@ WITHIN = 3.0
 """Printed standard deviations up to which a mean counts as reproduced."""
 
 CLOSE = 0.005
-"""Relative difference up to which a mean counts as the same, where no deviation is printed."""
+"""Relative difference up to which a mean counts as the same, where no deviation is printed and
+nothing is counted."""
 
 LEGEND = (
     "ours: mean ± sample standard deviation over the seeds that gave a value, one more digit than "
     "printed; rows without it are not run. "
     "compared: the difference in printed standard deviations (sd), within up to 3 of them; where "
     "none but 0 is printed, the ratio ours / paper, same if ours rounds to the printed number (or, "
-    "where none is printed, differs by less than 0.5 %). "
+    "where none is printed, differs by less than 0.5 %; counts are rounded). "
     "seeds: how many of the wanted gave a value; lacking: done, without this metric. "
     "A commit with + had changed files."
 )
@@ -81,7 +82,8 @@ def compare(printed: Number | None, column: Column, values: Sequence[float]) -> 
     if column.exact:
         same = math.isclose(mean, float(printed.mean), rel_tol=1e-9)
     else:
-        close = printed.std is None and abs(ratio - 1) < CLOSE
+        counted = column.unit == "count" and not printed.decimals
+        close = printed.std is None and not counted and abs(ratio - 1) < CLOSE
         same = close or Decimal(f"{mean:.{printed.decimals}f}") == printed.mean
     if same:
         return "", "same"

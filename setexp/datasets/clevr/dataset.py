@@ -16,7 +16,7 @@ from setexp.datasets.clevr.objects import BOX_DIM, STATE_DIM
 from setexp.datasets.clevr.official import real_store_path
 from setexp.datasets.clevr.procedural import procedural_store, recipe_here
 from setexp.datasets.clevr.store import Store
-from setexp.datasets.clevr.vocabulary import MAX_OBJECTS, SPLITS
+from setexp.datasets.clevr.vocabulary import MAX_OBJECTS, SCENES, SPLITS, sample_mark
 from setexp.datasets.passes import batch_rows
 from setexp.datasets.pictures import Pictures, fits
 from setexp.datasets.sources import SOURCES
@@ -26,7 +26,6 @@ from setexp.sets import Batch, SetBatch
 _RESIDENT = ("auto", "always", "never")
 _ELEMENT_DIMS = {"state": STATE_DIM, "boxes": BOX_DIM}
 _STORED_AS = {"train": "train", "val": "val", "test": "val"}
-_PROCEDURAL_SIZES = {"train": 70_000, "val": 15_000}
 _log = logging.getLogger(__name__)
 
 
@@ -102,22 +101,25 @@ class ClevrSets:
             self._counts = {split: self._open_real(split, wanted[split]) for split in SPLITS}
         else:
             self._check_objects(min_objects, max_objects)
-            self._counts = {split: wanted[split] or _PROCEDURAL_SIZES[split] for split in SPLITS}
+            self._counts = {split: wanted[split] or SCENES[split] for split in SPLITS}
             looks = (image_size, min_objects, max_objects, data_seed)
             self._recipe = recipe_here(self._root, self._counts, looks)
 
     @property
     def fingerprint(self) -> str:
         """Short hash of what determines images and targets; needs no rendering."""
+        kind = f"clevr-{self.source}-"
         if self.source == "real":
             content = [self._stores[split].digest for split in SPLITS]
+            if mark := sample_mark({s: len(self._stores[s]) for s in SPLITS}):
+                kind = f"clevr-real {mark} "
             if self.foreground:
                 masks = [mask_path(self._stores[split].path) for split in SPLITS]
                 content += [hashlib.sha256(path.read_bytes()).hexdigest() for path in masks]
         else:
             content = [self._recipe.key]
         text = " ".join(map(str, (self.target, self.set_size, *self._counts.values(), *content)))
-        return f"clevr-{self.source}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+        return kind + hashlib.sha256(text.encode()).hexdigest()[:10]
 
     def to(self, device: torch.device) -> ClevrSets:
         """Deliver batches on this device from now on; what is resident is loaded anew when used."""

@@ -19,7 +19,7 @@ from setexp.datasets.clevr.questions.source import (
     procedural,
 )
 from setexp.datasets.clevr.questions.wording import vocabulary
-from setexp.datasets.clevr.vocabulary import MAX_OBJECTS
+from setexp.datasets.clevr.vocabulary import MAX_OBJECTS, SCENES, sample_mark
 from setexp.datasets.passes import batch_rows
 from setexp.datasets.sources import SOURCES
 from setexp.errors import ConfigError, one_of
@@ -27,7 +27,6 @@ from setexp.ops.rows import take_rows
 from setexp.sets import Batch, SetBatch
 
 _STORED_AS = {"train": "train", "test": "val"}
-_PROCEDURAL_SIZES = {"train": 70_000, "test": 15_000}
 
 
 class ClevrQuestions:
@@ -98,6 +97,7 @@ class ClevrQuestions:
         self.source = _choose(folder, source)
         if self.source == "real":
             whole, known, key = official(folder)
+            mark = sample_mark({split: len(rows.size) for split, rows in whole.items()})
             arrays = {split: whole[_STORED_AS[split]] for split in sizes}
             for split, size in sizes.items():
                 there = len(arrays[split].size)
@@ -108,10 +108,10 @@ class ClevrQuestions:
                     )
         else:
             recipe = Recipe(min_objects, max_objects, data_seed)
-            known, key = vocabulary(), recipe.key
+            known, key, mark = vocabulary(), recipe.key, ""
             arrays = {
                 split: procedural(
-                    folder, _STORED_AS[split], size or _PROCEDURAL_SIZES[split], recipe
+                    folder, _STORED_AS[split], size or SCENES[_STORED_AS[split]], recipe
                 )
                 for split, size in sizes.items()
             }
@@ -125,6 +125,7 @@ class ClevrQuestions:
         self._splits = {split: _Split(rows, set_size) for split, rows in arrays.items()}
         counts = "+".join(str(len(rows.size)) for rows in arrays.values())
         self.fingerprint = f"clevr-questions-1 {self.source} {key} {counts} pad {set_size} {pad}"
+        self.fingerprint += f" {mark} {key}" if mark else ""
 
     def to(self, device: torch.device) -> ClevrQuestions:
         """Move everything; batches appear on this device from now on."""
