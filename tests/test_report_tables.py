@@ -234,7 +234,7 @@ def test_printed_numbers_keep_their_notation():
 
 def test_notes_of_rows_follow_the_tables_own():
     note = load_printed("idspn/3").note
-    assert "over all images. Slot MLP: from Locatello et al. (2020). DSPN: from" in note
+    assert "all images do. Slot MLP: from Locatello et al. (2020). DSPN: from" in note
     assert load_printed("idspn/2").note == ""
 
 
