@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -111,22 +112,36 @@ def _table(options: argparse.Namespace) -> None:
 
 def _page(options: argparse.Namespace) -> None:
     tables, records = load_tables(), read_records(options.results)
-    write_text(options.page, results_page.results_page(tables, records))
+    with _writing("--page", options.page):
+        write_text(options.page, results_page.results_page(tables, records))
     print(f"{options.page}: {len(tables)} tables, {len(records)} records")
     if options.readme.exists():
         before = options.readme.read_text()
         overview = results_page.overview(tables, records, "docs/results.md")
         after = results_page.insert(before, overview)
         if after != before:
-            write_text(options.readme, after)
+            with _writing("--readme", options.readme):
+                write_text(options.readme, after)
             print(f"{options.readme}: table of tables")
 
 
 def _keep(options: argparse.Namespace) -> None:
-    for record, path in keep(options.folders, options.results, replace=options.replace):
+    with _writing("--results", options.results):
+        kept = keep(options.folders, options.results, replace=options.replace)
+    for record, path in kept:
         marks = [record.status] if record.status != "done" else []
         marks += ["from changed files, commit " + record.commit] if "+" in record.commit else []
         print(f"{path}" + (f" ({'; '.join(marks)})" if marks else ""))
+
+
+@contextmanager
+def _writing(option: str, place: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"{option} {place}: cannot be written: {error.strerror}; name another place"
+        ) from None
 
 
 def _status(options: argparse.Namespace) -> None:

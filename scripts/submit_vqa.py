@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def submission(folder: Path, split: str, root: Path | None, device: str) -> list
 
     from setexp.build import build
     from setexp.errors import ConfigError
-    from setexp.files import read_json
+    from setexp.report.records import read_record
     from setexp.run import device_of
     from setexp.training import checkpoint
     from setexp.training.precision import set_float32
@@ -43,7 +44,8 @@ def submission(folder: Path, split: str, root: Path | None, device: str) -> list
         raise ConfigError(f"{folder} holds no run (no config.yaml); name a seed's folder") from None
     if not nodes["name"].startswith("vqa_"):
         raise ConfigError(f"{folder} is a run of {nodes['name']}; name one of an experiment vqa_*")
-    if (read_json(folder / "result.json") or {}).get("status") != "done":
+    result = folder / "result.json"
+    if not result.exists() or read_record(result).status != "done":
         raise ConfigError(
             f"{folder}: its run is not finished; the run's command takes it to its end"
         )
@@ -67,6 +69,24 @@ def submission(folder: Path, split: str, root: Path | None, device: str) -> list
     return found
 
 
+def check_place(path: Path) -> None:
+    """Refuse a place where no file can be written, before a whole split is answered for it.
+
+    Raises:
+        ConfigError: it is a folder, or in none that can be written.
+    """
+    from setexp.errors import ConfigError
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+        fault = "it is a folder" if path.is_dir() else None
+    except OSError as error:
+        fault = error.strerror
+    if fault:
+        raise ConfigError(f"--to {path}: cannot be written: {fault}; name another file")
+
+
 def main() -> int:
     """Write the file; 0 = done, 2 = the run, the data or an argument is at fault."""
     from setexp.errors import ConfigError
@@ -80,6 +100,7 @@ def main() -> int:
     parser.add_argument("--device", default="cpu", help="auto, cpu or cuda")
     options = parser.parse_args()
     try:
+        check_place(options.to)
         found = submission(options.folder, options.split, options.root, options.device)
         write_text(options.to, json.dumps(found) + "\n")
     except ConfigError as error:

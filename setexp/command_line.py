@@ -52,6 +52,7 @@ def quote_paths(arguments: list[str]) -> list[str]:
     path = re.compile(
         r"([\w.]+)=(?=.*/)([^'\"\[{(]*=[^'\"\[{(]*)"
         r"|(?:rows|columns|checkpoint|paths\.\w+)=(?!['\"$]|null$).+"
+        r"|(?:\w+\.)*root=~?/.*"
     )
     return [_quoted(a) if path.fullmatch(a) else a for a in arguments]
 
@@ -119,7 +120,9 @@ def _parsed(overrides: list[str]) -> list[Override]:
     try:
         return OverridesParser.create().parse_overrides(overrides)
     except HydraException as error:
-        raise ConfigError(f"{one_line(error)}; write KEY=VALUE") from None
+        strange = "LexerNoViableAlt" in str(error)  # a character that only quotes may hold
+        remedy = "'KEY=\"VALUE\"', with both quotes" if strange else "KEY=VALUE"
+        raise ConfigError(f"{one_line(error)}; write {remedy}") from None
 
 
 def _values(override: Override, multirun: bool) -> list[str]:

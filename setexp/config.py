@@ -6,7 +6,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,10 +39,12 @@ CONFIGS = ROOT / "configs"
 # Overrides that change where or how a run happens, but not what it computes, rounding aside.
 _OPERATIONAL = re.compile(
     r"^[+~]*(experiment|scale|seeds|table(\.points)?|rows|columns|run|mode|checkpoint|device|threads"
-    r"|restart|figures|paths\..*|tracking\..*|hydra[/.].*|"
+    r"|restart|(figures|paths|tracking)(\..*)?|hydra[/.].*|"
     + "|".join(rf"{section}\.({'|'.join(keys)})" for section, keys in OPERATIONAL.items())
     + r")(@.*)?$"
 )
+# Of these, what says where data and runs are.
+_PLACE = re.compile(r"paths\.\w+|dataset\.(root|source)")
 
 
 @dataclass
@@ -147,7 +149,17 @@ def arguments(overrides: list[str]) -> list[str]:
     ]
 
 
+def places(overrides: list[str]) -> list[str]:
+    """What a command says about where data and runs are, as a command line has it."""
+    found = _parsed(overrides, lambda key: _PLACE.fullmatch(key))
+    return [f"{key}={axis_text(value)}" for key, (_, value) in found.items()]
+
+
 def _changes(overrides: list[str]) -> dict[str, tuple[str, Any]]:
+    return _parsed(overrides, lambda key: not _OPERATIONAL.match(key))
+
+
+def _parsed(overrides: list[str], wanted: Callable[[str], object]) -> dict[str, tuple[str, Any]]:
     found: dict[str, tuple[str, Any]] = {}
     try:
         parsed = OverridesParser.create().parse_overrides(overrides)
@@ -155,7 +167,7 @@ def _changes(overrides: list[str]) -> dict[str, tuple[str, Any]]:
         raise ConfigError(f"{' '.join(overrides)}: {one_line(error)}") from None
     for override in parsed:
         key = override.key_or_group if override.package is None else override.get_key_element()
-        if _OPERATIONAL.match(key):
+        if not wanted(key):
             continue
         if override.is_delete():
             found[key] = "~", None

@@ -83,6 +83,13 @@ def points(config: DictConfig) -> list[Point]:
             raise ConfigError(f"crossval.grid.{key}={values}: name values in a list")
         if not all(isinstance(value, int | float) for value in values):
             raise ConfigError(f"crossval.grid.{key}={values}: name numbers, which are recorded")
+        if len(set(values)) < len(values):
+            raise ConfigError(f"crossval.grid.{key}={values}: name each value once")
+    for key in config.crossval.together:
+        if key not in grid:
+            raise ConfigError(
+                f"crossval.together={key}: no key of the grid; choose of {', '.join(grid)}"
+            )
     found = []
     for values in itertools.product(*grid.values()):
         own = copy.deepcopy(config)

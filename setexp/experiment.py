@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -19,10 +18,10 @@ from torch import nn
 
 from setexp import pretrained
 from setexp.build import build
-from setexp.config import arguments, axes
+from setexp.config import arguments, axes, places
 from setexp.crossval import points
 from setexp.errors import ClaimedError, ConfigError, NonFiniteError
-from setexp.files import claim, read_json, write_json, write_text
+from setexp.files import claim, clear, read_json, write_json, write_text
 from setexp.provenance import code, provenance
 from setexp.report.records import run_folder, shell_words, slug
 from setexp.report.tables import Run
@@ -35,6 +34,9 @@ from setexp.training.settings import Evaluation, Use
 from setexp.training.tracking import Tracker
 
 log = logging.getLogger(__name__)
+
+# Holds the job of Slurm that discarded what a run's folder held before.
+_DISCARDED_BY = ".discarded"
 
 
 class Experiment:
@@ -52,10 +54,11 @@ class Experiment:
         self.config, self.nodes, self.dataset = config, nodes, dataset
         self.evaluation, self.device = evaluation, device
         code()  # is noted before it can change
-        self.axes = axes(overrides)
+        self.axes, self.places = axes(overrides), places(overrides)
         settings = [f"experiment={config.name}", *arguments(overrides)]
         settings += [f"scale={config.scale}"] if config.scale != "paper" else []
-        # no axis, since it computes the same; it rounds otherwise, though
+        # no axes, since what they decide is elsewhere in a run's folder, or rounding
+        settings += [place for place in self.places if place.startswith("dataset.source=")]
         settings += ["trainer.compile=true"] if config.trainer.compile else []
         self.command = f"python train.py {shell_words(settings)}"
 
@@ -65,7 +68,7 @@ class Experiment:
         return run_folder(run, seed, outputs, self.config.scale, self.dataset.source)
 
     def pending(self, claims: ExitStack) -> list[int]:
-        """Seeds that have no result yet; their folders are this process's while `claims` is open.
+        """Seeds that have no result yet; all folders are this process's while `claims` is open.
 
         Raises:
             ConfigError: a seed's folder cannot be used.
@@ -74,54 +77,86 @@ class Experiment:
             self._weights_of(seed)  # before anything is written
         if self.nodes["crossval"]["grid"]:
             points(self.config)
-        pending = []
         for seed in self.config.seeds:
-            folder = self.folder_of(seed)
-            self._prepare(folder, claims)
-            result = read_json(folder / "result.json")
-            if result is None or self._goes_on(result):
-                pending.append(seed)
-            else:
-                print(f"{result['status']} already: {folder}/result.json")
-        return pending
+            self._claim(self.folder_of(seed), claims)
+        return [seed for seed in self.config.seeds if not self._finished(self.folder_of(seed))]
 
-    @property
-    def _discards(self) -> bool:
-        """Whether earlier runs are discarded; a job that Slurm starts again has done so, and goes
-        on."""
-        return self.config.restart and not int(os.environ.get("SLURM_RESTART_COUNT", 0))
+    def begin(self, seed: int) -> None:
+        """Write down which run a seed's folder holds, in place of an earlier one if that goes.
 
-    def _goes_on(self, result: dict[str, Any]) -> bool:
-        until = self.config.trainer.until
-        return result["status"] == "paused" and (until is None or until > result["epochs"])
+        Raises:
+            ConfigError: it cannot be written.
+        """
+        folder = self.folder_of(seed)
+        try:
+            if self._discards(folder):
+                clear(folder)
+                write_text(folder / _DISCARDED_BY, os.environ.get("SLURM_JOB_ID", ""))
+            for stale in folder.glob(".*.unfinished"):  # of a process that was killed
+                stale.unlink()
+            if not (folder / "science.json").exists():
+                science = science_of(self.nodes, self.dataset.fingerprint)
+                write_json(folder / "science.json", science)
+                write_text(folder / "config.yaml", OmegaConf.to_yaml(self.config, resolve=True))
+        except OSError as error:
+            raise self._unwritable(folder, error) from None
 
-    def _prepare(self, folder: Path, claims: ExitStack) -> None:
-        """Make a run's folder this process's own, or see that it holds the same run."""
+    def begins(self, seed: int) -> bool:
+        """Whether a seed has yet to take its first step."""
+        folder = self.folder_of(seed)
+        begun = (folder / "result.json").exists() or (folder / "checkpoint.pt").exists()
+        return not begun or self._discards(folder)
+
+    def _discards(self, folder: Path) -> bool:
+        """Whether what a folder holds is discarded; a job that Slurm starts again has done so, and
+        goes on."""
+        done = folder / _DISCARDED_BY
+        again = int(os.environ.get("SLURM_RESTART_COUNT", 0)) > 0 and done.exists()
+        return self.config.restart and not (
+            again and done.read_text() == os.environ.get("SLURM_JOB_ID", "")
+        )
+
+    def _claim(self, folder: Path, claims: ExitStack) -> None:
         try:
             claimed = claims.enter_context(claim(folder))
-            if claimed and self._discards:
-                shutil.rmtree(folder)
-                claimed = claims.enter_context(claim(folder))
         except OSError as error:
-            raise ConfigError(
-                f"paths.outputs={self.config.paths.outputs}: cannot write {folder}: "
-                f"{error.strerror}; name another folder"
-            ) from None
+            raise self._unwritable(folder, error) from None
         if not claimed:
             raise ClaimedError(
                 f"{folder}: another process trains it; wait until that ends, or end it"
             )
+
+    def _unwritable(self, folder: Path, error: OSError) -> ConfigError:
+        return ConfigError(
+            f"paths.outputs={self.config.paths.outputs}: cannot write {folder}: "
+            f"{error.strerror}; name another folder"
+        )
+
+    def _finished(self, folder: Path) -> bool:
+        """Whether nothing is left to train, said if so; refuses a folder of another run."""
+        if self._discards(folder):
+            return False
         science = science_of(self.nodes, self.dataset.fingerprint)
         before = read_json(folder / "science.json")
-        changed = "" if before is None else ", ".join(differences(before, science))
-        if changed:
+        if changed := "" if before is None else ", ".join(differences(before, science)):
             raise ConfigError(
                 f"{folder} holds a run of another config ({changed}); "
                 "restart=true discards it, paths.outputs=... keeps both"
             )
-        if before is None:
-            write_json(folder / "science.json", science)
-            write_text(folder / "config.yaml", OmegaConf.to_yaml(self.config, resolve=True))
+        result, until = read_json(folder / "result.json"), self.config.trainer.until
+        if result is None:
+            return False
+        if result["status"] == "paused" and (until is None or until > result["epochs"]):
+            return False
+        print(f"{result['status']} already: {folder}/result.json")
+        return True
+
+    @property
+    def splits(self) -> list[str]:
+        """Splits that a run reads."""
+        how = self.evaluation
+        during = [] if how.during is None else [how.during]
+        return list(dict.fromkeys(["train", *during, *how.curves, *how.final]))
 
     def stacks(self) -> bool:
         """Whether several runs may share a process: their model is small enough, and can."""
@@ -157,11 +192,12 @@ class Experiment:
 
     def _weights_of(self, seed: int) -> Path | None:
         """Folder of the run that a seed's first weights come from; None where it needs none."""
-        begun = (self.folder_of(seed) / "checkpoint.pt").exists()
-        if self.nodes["pretrained"]["use"] is Use.none or (begun and not self._discards):
+        folder = self.folder_of(seed)
+        begun = (folder / "checkpoint.pt").exists() and not self._discards(folder)
+        if self.nodes["pretrained"]["use"] is Use.none or begun:
             return None
         where = (Path(self.config.paths.outputs), self.config.scale, self.dataset.source)
-        return pretrained.trained(self.nodes["pretrained"], seed, *where)
+        return pretrained.trained(self.nodes["pretrained"], seed, *where, self.places)
 
     def tracker(self, seed: int, folder: Path, identity: str | None, step: int) -> Tracker:
         """A seed's curves."""
@@ -189,6 +225,8 @@ class Experiment:
                 task, metrics = fit.final(index)
             except NonFiniteError as error:
                 failure = str(error)
+        if failure is not None:
+            metrics = fit.reports[index] or None  # what was measured before
         module = fit.learner.module(index) if task is None else task
         size = {
             **({"learned": learned} if task is not None and (learned := _learned(task)) else {}),
@@ -197,7 +235,7 @@ class Experiment:
             "steps": fit.step,
             "parameters": sum(p.numel() for p in module.parameters()),
         }
-        seconds = fit.seconds + time.monotonic() - started
+        seconds = fit.seconds + fit.ahead[index] + time.monotonic() - started
         status = self.write(seed, metrics, failure, size, seconds, fit.learner.count, status)
         if task is not None:
             for path in self._draw(task, folder, seed):
@@ -209,9 +247,10 @@ class Experiment:
         """Pictures, or what to do about them: the result is there all the same."""
         try:
             return draw(self.nodes["figures"], task, self.dataset, folder, seed, self.device)
-        except OSError as error:
+        except Exception as error:  # whatever it is, other seeds have their results to write
             again = f"{self.command} mode=eval checkpoint={folder}/checkpoint.pt"
-            print(f"pictures: not drawn ({error}); {again} draws them", file=sys.stderr)
+            why = f"{type(error).__name__}: {error}"
+            print(f"pictures: not drawn ({why}); {again} draws them", file=sys.stderr)
             return []
 
     def write(
@@ -268,6 +307,17 @@ def draw(
     for path in pictures:
         print(f"picture: {path}")
     return pictures
+
+
+def other_encoder(folder: Path, nodes: dict[str, Any]) -> str:
+    """How the encoder of a run differs from a config's; "" where it does not, or is not known.
+
+    Weights that fit may mean something else in another: a mean in place of a maximum.
+    """
+    science = read_json(folder / "science.json")
+    if science is None:
+        return ""
+    return ", ".join(differences(*({"encoder": n["encoder"]} for n in (science, jsonable(nodes)))))
 
 
 def _learned(task: nn.Module) -> dict[str, list[float]]:

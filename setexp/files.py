@@ -14,6 +14,8 @@ from typing import IO, Any
 
 from setexp.errors import ConfigError
 
+_CLAIM = ".claim"
+
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
@@ -67,7 +69,7 @@ def claim(folder: Path) -> Iterator[bool]:
     locks, everybody gets the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    file = os.open(folder / ".claim", os.O_RDWR | os.O_CREAT, 0o666)
+    file = os.open(folder / _CLAIM, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         free = True
@@ -77,6 +79,15 @@ def claim(folder: Path) -> Iterator[bool]:
         yield free
     finally:
         os.close(file)
+
+
+def clear(folder: Path) -> None:
+    """Remove what a folder holds, but for the file that it is claimed by."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != _CLAIM:
+            path.unlink()
 
 
 @contextmanager

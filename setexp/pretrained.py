@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,7 @@ from torch import nn
 
 from setexp.config import axes
 from setexp.errors import ConfigError
-from setexp.files import read_json
-from setexp.report.records import run_folder, shell_words
+from setexp.report.records import axis_text, read_record, run_folder, shell_words
 from setexp.report.tables import Run, load_table
 from setexp.training import checkpoint
 from setexp.training.settings import Use
@@ -21,7 +20,8 @@ def origin(node: Mapping[str, Any]) -> Run | None:
     """The run that has the weights, its seeds left open; None where weights are random.
 
     Raises:
-        ConfigError: no such table or cell, one that no run fills, or overrides that make no sense.
+        ConfigError: no such table or cell, one that no run fills, or overrides or a part that make
+            no sense.
     """
     if node["use"] is Use.none:
         return None
@@ -29,6 +29,7 @@ def origin(node: Mapping[str, Any]) -> Run | None:
         raise ConfigError(
             f"pretrained.use={node['use'].name}: name a cell with pretrained.table, row and column"
         )
+    parts(node)
     table = load_table(node["table"])
     cell = table.cells.get((node["row"], node["column"]))
     if cell is None or not cell.experiments:
@@ -44,8 +45,18 @@ def origin(node: Mapping[str, Any]) -> Run | None:
     return Run("", cell.experiment, cell.axes | further, ())
 
 
-def trained(node: Mapping[str, Any], seed: int, outputs: Path, scale: str, source: str) -> Path:
+def trained(
+    node: Mapping[str, Any],
+    seed: int,
+    outputs: Path,
+    scale: str,
+    source: str,
+    places: Sequence[str] = (),
+) -> Path:
     """The folder of the finished run that has the weights.
+
+    Args:
+        places: what the command says about places (`config.places`), which holds for both runs.
 
     Raises:
         ConfigError: it has not finished; names the command that trains it.
@@ -53,10 +64,12 @@ def trained(node: Mapping[str, Any], seed: int, outputs: Path, scale: str, sourc
     run = origin(node)
     assert run is not None, "weights are random"
     folder = run_folder(run, seed, outputs, scale, source)
-    status = (read_json(folder / "result.json") or {}).get("status", "missing")
+    result = folder / "result.json"
+    status = read_record(result).status if result.exists() else "missing"
     if status != "done":
         settings = [*run.overrides, f"seeds=[{seed}]"]
         settings += [] if scale == "paper" else [f"scale={scale}"]
+        settings += places
         raise ConfigError(
             f"pretrained.use={node['use'].name}: the run with the weights is {status} ({folder}); "
             f"python train.py {shell_words(settings)}"
@@ -65,9 +78,19 @@ def trained(node: Mapping[str, Any], seed: int, outputs: Path, scale: str, sourc
 
 
 def parts(node: Mapping[str, Any]) -> list[str]:
-    """The submodules whose weights are taken over, of both models."""
+    """The submodules whose weights are taken over, of both models.
+
+    Raises:
+        ConfigError: they are no names.
+    """
     part = node["part"]
-    return [part] if isinstance(part, str) else list(part)
+    names = part if isinstance(part, list) else [part]
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ConfigError(
+            f"pretrained.part={axis_text(part)}: name a submodule of both models, as in encoder, "
+            "or a list of several"
+        )
+    return names
 
 
 def load(module: nn.Module, part: str, folder: Path) -> None:

@@ -6,7 +6,8 @@ import math
 import re
 from typing import Any
 
-from setexp.training.settings import Select
+from setexp.training.settings import Select, Use
+from setexp.training.summary import unreached
 
 _LEAST = {
     "epochs": 0,
@@ -226,11 +227,6 @@ def _trainer(nodes: dict[str, Any]) -> list[str]:
             f"trainer.average_from={trainer['average_from']}: there are no evaluations to average; "
             "set trainer.evaluate_every and evaluation.during"
         )
-    if 0 < trainer["epochs"] < (trainer["average_from"] or 0):
-        mistakes.append(
-            f"trainer.average_from={trainer['average_from']}: there are only "
-            f"trainer.epochs={trainer['epochs']}; name an earlier one, or null"
-        )
     if trainer["select"] is Select.best:
         if not trainer["select_metric"]:
             mistakes.append("trainer.select=best: name the metric with trainer.select_metric")
@@ -239,11 +235,8 @@ def _trainer(nodes: dict[str, Any]) -> list[str]:
                 "trainer.select=best: needs evaluations to choose from; set trainer.evaluate_every "
                 "and evaluation.during"
             )
-        elif 0 < trainer["epochs"] < trainer["evaluate_every"]:
-            mistakes.append(
-                f"trainer.evaluate_every={trainer['evaluate_every']}: the first evaluation to "
-                f"choose from comes after trainer.epochs={trainer['epochs']}; evaluate earlier"
-            )
+    if trainer["epochs"] > 0:  # or nothing is trained, and a new model measured
+        mistakes += unreached(trainer, trainer["epochs"])
     return mistakes
 
 
@@ -253,10 +246,25 @@ def _cross_validation(nodes: dict[str, Any]) -> list[str]:
     if not crossval["grid"]:
         return []
     mistakes = [
-        f"trainer.{key}={trainer[key]}: a cross-validation trains all its epochs; set it to null"
-        for key in ("until", "steps")
-        if trainer[key] is not None
+        f"{section}.{key}={_said(nodes[section][key])}: a cross-validation {does}; "
+        f"set it to {_said(wanted)}"
+        for section, key, wanted, does in (
+            ("trainer", "until", None, "trains all its epochs"),
+            ("trainer", "steps", None, "trains all its epochs"),
+            ("trainer", "select", Select.last, "selects by its curves"),
+            ("trainer", "report_at", [], "reports its choice alone"),
+            ("evaluation", "during", None, "reads its curves alone"),
+            ("pretrained", "use", Use.none, "begins with fresh weights"),
+        )
+        if nodes[section][key] != wanted
     ]
+    if trainer["epochs"] == 0:
+        mistakes.append("trainer.epochs=0: a cross-validation selects one of them; at least 1")
+    if "folds" not in nodes["dataset"]:
+        mistakes.append(
+            f"crossval.grid={crossval['grid']}: {nodes['dataset']['_target_']} has no folds; "
+            "leave it out"
+        )
     if not {"val", "test"} <= set(curves) or "accuracy" not in nodes["evaluation"]["stats"]:
         mistakes.append(
             f"evaluation.curves={curves}: a cross-validation selects by accuracy on val and reads "
@@ -270,6 +278,11 @@ def _cross_validation(nodes: dict[str, Any]) -> list[str]:
     if crossval["stack"] < 1:
         mistakes.append(f"crossval.stack={crossval['stack']}: at least 1")
     return mistakes
+
+
+def _said(value: Any) -> Any:
+    """A value as a command line has it."""
+    return "null" if value is None else getattr(value, "name", value)
 
 
 def _figures(nodes: dict[str, Any]) -> list[str]:

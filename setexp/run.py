@@ -21,7 +21,7 @@ from setexp import pretrained
 from setexp.build import build, check
 from setexp.config import axes, compose_run, jobs, plain, unknown_keys
 from setexp.errors import ClaimedError, ConfigError, NonFiniteError, listed
-from setexp.experiment import Experiment, draw
+from setexp.experiment import Experiment, draw, other_encoder
 from setexp.files import write_json
 from setexp.memory import keep_freed_memory
 from setexp.provenance import origin
@@ -59,12 +59,10 @@ def run(config: DictConfig) -> None:
     overrides = list(HydraConfig.get().overrides.task)
     try:
         others: list[Command] = []
-        if config.table:
+        of_table = bool(config.table)
+        if of_table:
             (config, overrides), *others = _table_runs(config, overrides)
-            for one in ((config, overrides), *others):
-                if config.mode == "train":
-                    train_first(*one)
-        execute(config, overrides, *others)
+        execute(config, overrides, *others, prerequisites=of_table)
     except (ConfigError, NonFiniteError) as error:
         if os.environ.get("HYDRA_FULL_ERROR"):
             raise
@@ -124,19 +122,29 @@ def train_first(config: DictConfig, overrides: list[str]) -> None:
             time.sleep(_PATIENCE)
 
 
-def execute(config: DictConfig, overrides: list[str], *others: Command) -> None:
+def execute(
+    config: DictConfig, overrides: list[str], *others: Command, prerequisites: bool = False
+) -> None:
     """Check a composed config, build what it names, and train or evaluate.
 
     Args:
         overrides: those of the command line; they name the run's folder.
         others: more of them; runs that differ in numbers of their data alone train as one stack.
+        prerequisites: train what a seed's first weights come from before it, where it is missing.
 
     Raises:
         ConfigError: something in the config, the data or the outputs folder does not work.
         NonFiniteError: a seed diverged; the others are finished.
     """
-    found = [_experiment(*command) for command in ((config, overrides), *others)]
-    train([experiment for experiment in found if experiment is not None])
+    found = []
+    for command in ((config, overrides), *others):
+        experiment = _experiment(*command)
+        if experiment is None:
+            continue
+        if prerequisites and any(experiment.begins(seed) for seed in experiment.config.seeds):
+            train_first(*command)
+        found.append(experiment)
+    train(found)
 
 
 def _experiment(config: DictConfig, overrides: list[str]) -> Experiment | None:
@@ -153,6 +161,7 @@ def _experiment(config: DictConfig, overrides: list[str]) -> Experiment | None:
         raise ConfigError("\nerror: ".join(mistakes))
     with torch.device("meta"):  # constructors refuse what does not fit, at no cost
         task = build(nodes["task"], "task")
+        build(nodes["figures"], "figures")
     part, slice_of = nodes["trainer"]["lr_part"], nodes["trainer"]["slice"]
     if slice_of and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in task.modules()):
         raise ConfigError(
@@ -161,7 +170,10 @@ def _experiment(config: DictConfig, overrides: list[str]) -> Experiment | None:
     if part is not None and not any(within(name, part) for name, _ in task.named_parameters()):
         raise ConfigError(f"trainer.lr_part={part}: the task has no parameters of that name")
     if config.threads:
-        torch.set_num_threads(config.threads)
+        try:
+            torch.set_num_threads(config.threads)
+        except (RuntimeError, ValueError):
+            raise ConfigError(f"threads={config.threads}: more than there can be") from None
     device = device_of(config.device)
     set_float32(nodes["trainer"]["precision"])
     if config.mode == "train":
@@ -193,7 +205,7 @@ def device_of(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except RuntimeError:
+    except (RuntimeError, AssertionError, ImportError):
         raise ConfigError(f"device={name}: no such device; use auto, cpu or cuda") from None
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"device={name}: not supported; use auto, cpu or cuda")
@@ -245,6 +257,11 @@ def _evaluate_only(
     """`mode=eval checkpoint=PATH`: the final evaluation of saved weights, with other settings."""
     state = checkpoint.load(Path(config.checkpoint), device)
     checkpoint.check_vocabulary(config.checkpoint, state, dataset)
+    if changed := other_encoder(Path(config.checkpoint).parent, nodes):
+        raise ConfigError(
+            f"checkpoint={config.checkpoint}: another model ({changed}); give the overrides of "
+            "its run, whose config.yaml is beside it"
+        )
     task = build(nodes["task"], "task").to(device)
     best = nodes["trainer"]["select"] is Select.best and state["best"]
     try:
@@ -261,8 +278,14 @@ def _evaluate_only(
     size, seed = config.trainer.eval_batch_size, state["seed"]
     own = for_run(dataset, seed)
     measured = measure_final(task, own, evaluation, batch_size=size, seed=seed, device=device)
+    if not measured:
+        raise ConfigError(
+            "mode=eval: nothing is measured at the end of this experiment; name a split, "
+            "'+evaluation.final={test: \"\"}'"
+        )
     path = Path(config.checkpoint).with_name("evaluation.json")
     about = {
+        "experiment": config.name,
         "axes": axes(overrides),
         "scale": config.scale,
         "source": dataset.source,

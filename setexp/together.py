@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -32,6 +32,9 @@ def train(experiments: Sequence[Experiment]) -> None:
     """
     with ExitStack() as claims:
         pending = [(one, seed) for one in experiments for seed in one.pending(claims)]
+        _prepare(pending)
+        for one, seed in pending:
+            one.begin(seed)
         validated = [(one, seed) for one, seed in pending if one.nodes["crossval"]["grid"]]
         failures = [f for one, seed in validated for f in _cross_validate(one, seed)]
         rest = [member for member in pending if member not in validated]
@@ -58,27 +61,34 @@ def _fit(members: list[Member]) -> list[str]:
     folders = [one.folder_of(seed) for one, seed in members]
     for one in dict.fromkeys(experiments):
         one.announce([seed for other, seed in members if other is one])
-        _prepare(one)
-    fit = Fit(
-        lambda index: experiments[index].task(seeds[index]),
-        [for_run(one.dataset, seed) for one, seed in members],
-        experiments[0].evaluation,
-        OmegaConf.to_object(experiments[0].config.trainer),  # type: ignore[arg-type]
-        seeds,
-        folders,
-        experiments[0].device,
-        lambda index, identity, step: experiments[index].tracker(
-            seeds[index], folders[index], identity, step
-        ),
-    )
     for folder in folders:
         write_json(folder / "status.json", {"status": "running"})
-    with _early_end_noted(folders, fit.trackers, lambda: {"step": fit.step, "steps": fit.total}):
+    with ExitStack() as noted:
+        noted.enter_context(_early_end_noted(folders))
+        fit = Fit(
+            lambda index: experiments[index].task(seeds[index]),
+            [for_run(one.dataset, seed) for one, seed in members],
+            experiments[0].evaluation,
+            OmegaConf.to_object(experiments[0].config.trainer),  # type: ignore[arg-type]
+            seeds,
+            folders,
+            experiments[0].device,
+            lambda index, identity, step: experiments[index].tracker(
+                seeds[index], folders[index], identity, step
+            ),
+        )
+        noted.enter_context(
+            _early_end_noted(folders, fit.trackers, lambda: {"step": fit.step, "steps": fit.total})
+        )
         try:
             fit.train()
         except NonFiniteError as error:
             if len(members) == 1:
                 return experiments[0].record(fit, 0, str(error))
+        except OSError as error:
+            raise ConfigError(
+                f"{error}; make room, or mend it, and the same command goes on"
+            ) from error
         except Exception as error:
             if fit.step or isinstance(error, ConfigError | torch.OutOfMemoryError):
                 raise
@@ -98,14 +108,18 @@ def _fit(members: list[Member]) -> list[str]:
     return [failure for member in members for failure in _fit([member])]
 
 
-def _prepare(one: Experiment) -> None:
-    """Make what the splits of a run wait for now: training holds signals back between its steps."""
-    if not hasattr(one.dataset, "prepare"):
-        return
-    how = one.evaluation
-    during = [] if how.during is None else [how.during]
-    for split in dict.fromkeys(["train", *during, *how.curves, *how.final]):
-        one.dataset.prepare(split)
+def _prepare(pending: Sequence[Member]) -> None:
+    """Make what the splits of runs wait for now: training holds signals back between its steps."""
+    try:
+        for one in dict.fromkeys(one for one, _ in pending):
+            if hasattr(one.dataset, "prepare"):
+                for split in one.splits:
+                    one.dataset.prepare(split)
+    except BaseException as error:
+        for one, seed in pending:
+            if not (one.folder_of(seed) / "result.json").exists():
+                write_json(one.folder_of(seed) / "status.json", _ended(error))
+        raise
 
 
 def _cross_validate(one: Experiment, seed: int) -> list[str]:
@@ -114,7 +128,9 @@ def _cross_validate(one: Experiment, seed: int) -> list[str]:
     one.announce([seed])
     own = for_run(one.dataset, seed)
     repeat = Repeat(one.config, own, one.evaluation, seed, folder, one.device)
-    tracker = one.tracker(seed, folder, None, 0)
+    known = read_json(folder / "tracker.json")  # of an earlier start
+    tracker = one.tracker(seed, folder, known and known["id"], 0)
+    write_json(folder / "tracker.json", {"id": tracker.identity})
     write_json(folder / "status.json", {"status": "running"})
     failure, cost, metrics, point = None, None, None, repeat.points[0]
     with _early_end_noted([folder], [tracker]):
@@ -136,18 +152,25 @@ def _cross_validate(one: Experiment, seed: int) -> list[str]:
 @contextmanager
 def _early_end_noted(
     folders: Sequence[Path],
-    trackers: Sequence[Tracker],
+    trackers: Sequence[Tracker] = (),
     progress: Callable[[], dict[str, int]] = dict,
 ) -> Iterator[None]:
     """Where a signal or an error ends a run, the folders of seeds that still run say so."""
     try:
         yield
     except BaseException as error:
-        ended = {"status": "failed", "why": str(error) or type(error).__name__}
-        if isinstance(error, SystemExit | KeyboardInterrupt):
-            ended = {"status": "interrupted"}
-        for folder, tracker in zip(folders, trackers, strict=True):
+        ended = _ended(error)
+        for index, folder in enumerate(folders):
             if read_json(folder / "status.json") == {"status": "running"}:
-                write_json(folder / "status.json", ended | progress())
-                tracker.finish(ended)
+                with suppress(OSError):  # the disk may be full, which is what the error says
+                    write_json(folder / "status.json", ended | progress())
+                if trackers:
+                    trackers[index].finish(ended)
         raise
+
+
+def _ended(error: BaseException) -> dict[str, str]:
+    """What a run's folder says of what ended it."""
+    if isinstance(error, SystemExit | KeyboardInterrupt):
+        return {"status": "interrupted"}
+    return {"status": "failed", "why": str(error) or type(error).__name__}

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from smoke_runs import ROOT, complaint, config
 
 from setexp.build import build, check
-from setexp.command_line import quote_paths, with_table_experiment
+from setexp.command_line import _parsed, quote_paths, with_table_experiment
 from setexp.config import (
     arguments,
     axes,
@@ -47,6 +47,7 @@ def test_axes_are_what_changes_the_numbers() -> None:
         ),
         *("dataset.source=real", "trainer.log_every=1", "hydra/launcher=basic", "figures=none"),
         *("trainer.lr=0.01", "dataset.set_size=4", "decoder=mlp", "trainer.lr_epochs=[1,2]"),
+        *("figures.polygons.pictures=3", "tracking={mode:disabled}", "paths={outputs:elsewhere}"),
         *("trainer.clip=null", "loss.steps=all"),
     ]
     assert axes(overrides) == {
@@ -76,6 +77,19 @@ def test_paths_of_run_folders_need_no_quotes() -> None:
     assert compose_run(quote_paths([f"checkpoint={path}", POLYGONS])).checkpoint == path
     same = ["a=b", "checkpoint='a=b/c'", "x=range(1,step=2)", "-m", "final={test:a=b/c}", "p=a/b"]
     assert quote_paths(same) == same
+
+
+def test_a_home_in_a_root_needs_no_quotes() -> None:
+    (quoted,) = quote_paths(["dataset.root=~/d (1)"])
+    assert quoted == f"dataset.root='{Path.home()}/d (1)'"
+    assert compose_run([quoted, "experiment=mnist_sum"]).dataset.root == f"{Path.home()}/d (1)"
+    same = ["dataset.root='~/d'", "dataset.root=${paths.data}", "dataset.roots=~/d"]
+    assert quote_paths(same) == same
+
+
+def test_what_only_quotes_may_hold_is_said_to_need_them() -> None:
+    with pytest.raises(ConfigError, match="with both quotes"):
+        _parsed(["dataset.name=~/d"])
 
 
 def test_a_tables_command_starts_from_its_first_experiment(tmp_path: Path) -> None:

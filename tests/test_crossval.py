@@ -9,6 +9,9 @@ from smoke_runs import assert_same_run, complaint, config, curve, interrupt, onl
 from setexp.config import compose_run
 from setexp.crossval import choose, points, read_curve
 from setexp.errors import ConfigError
+from setexp.rules import broken_rules
+from setexp.science import science_of
+from setexp.training.loop import Fit
 from setexp.training.optimise import learning_rate
 
 SMOKE = ("experiment=graphs_bio", "dataset.name=MUTAG")
@@ -77,6 +80,11 @@ def test_every_50th_epoch_halves_the_learning_rate() -> None:
             "crossval.grid.trainer.batch_size=[32,0]",
             "crossval.grid: trainer.batch_size=0: at least 1",
         ),
+        (
+            "crossval.grid.trainer.batch_size=[32,32]",
+            "crossval.grid.trainer.batch_size=[32, 32]: name each value once",
+        ),
+        ("crossval.together=[foo]", "crossval.together=foo: no key of the grid; choose of hidden,"),
     ],
 )
 def test_a_bad_grid_is_one_clear_line(override: str, said: str) -> None:
@@ -92,6 +100,10 @@ def test_a_bad_grid_is_one_clear_line(override: str, said: str) -> None:
         ("trainer.steps=1", "trainer.steps=1: a cross-validation trains all its epochs"),
         ("evaluation.curves=[val]", "evaluation.curves=['val']: a cross-validation selects by"),
         ("crossval.stack=0", "crossval.stack=0: at least 1"),
+        ("trainer.epochs=0", "trainer.epochs=0: a cross-validation selects one of them"),
+        ("trainer.report_at=[1]", "trainer.report_at=[1]: a cross-validation reports its choice"),
+        ("evaluation.during=val", "evaluation.during=val: a cross-validation reads its curves"),
+        ("pretrained.use=frozen", "pretrained.use=frozen: a cross-validation begins with fresh"),
         (
             "crossval.together=[trainer.batch_size]",
             "crossval.together=trainer.batch_size: points that share a stack",
@@ -106,6 +118,39 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_written(
     message = complaint(*arguments(data_root, "scale=smoke", where, override))
     assert said in message and "\n" not in message
     assert not list(tmp_path.rglob("result.json"))
+
+
+def test_a_cross_validation_selects_no_weights() -> None:
+    given = ["evaluation.during=val", "trainer.select_metric=accuracy", "trainer.select=best"]
+    mistakes = broken_rules(config(*SMOKE, "scale=smoke", *given))
+    assert (
+        "trainer.select=best: a cross-validation selects by its curves; set it to last" in mistakes
+    )
+
+
+def test_a_grid_needs_folds() -> None:
+    given = ["evaluation.curves=[val,test]", "evaluation.stats=[accuracy]"]
+    (mistake,) = broken_rules(
+        config("experiment=polygons_fspool", "+crossval.grid.trainer.lr=[0.1,0.01]", *given)
+    )
+    assert mistake.startswith("crossval.grid={'trainer': {'lr': [0.1, 0.01]}}: setexp.datasets.")
+    assert mistake.endswith("Polygons has no folds; leave it out")
+
+
+def test_null_is_no_cross_validation() -> None:
+    """An empty grid adds nothing to that of the experiment."""
+    null, empty = (config(*SMOKE, f"crossval.grid={said}") for said in ("null", "{}"))
+    assert broken_rules(null) == [] and "crossval" not in science_of(null, "")
+    assert empty["crossval"]["grid"]
+
+
+def test_a_stat_that_there_is_not_is_refused_before_training(
+    tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Fit, "_step", lambda *_: pytest.fail("trained"))
+    where = ["scale=smoke", f"paths.outputs={tmp_path}", "evaluation.stats=[accuracy,foo]"]
+    said = complaint(*arguments(data_root, *where))
+    assert said == "evaluation.stats: foo: of each set the task measures accuracy"
 
 
 @pytest.mark.parametrize(

@@ -197,3 +197,13 @@ def test_a_final_evaluation_that_raises_says_so(
     state = read(second / "status.json")
     assert state == {"status": "failed", "why": "out of memory", "step": 16, "steps": 16}
     assert not done(second)
+
+
+def test_what_was_measured_before_a_run_diverged_is_kept(tmp_path: Path) -> None:
+    later = ("trainer.lr_factor=1e30", "trainer.lr_epochs=[1]")
+    overrides = (POLYGONS, "trainer.epochs=3", "trainer.report_at=[1]", *later)
+    first = read(train(tmp_path, *overrides, "trainer.until=1") / "seed-0/result.json")
+    failure(tmp_path, *overrides)
+    record = read(only(tmp_path) / "seed-0/result.json")
+    assert (first["status"], record["status"]) == ("paused", "diverged")
+    assert first["metrics"] and record["metrics"] == first["metrics"]

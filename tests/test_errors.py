@@ -142,9 +142,14 @@ def test_parts_that_fail_in_the_first_step(tmp_path: Path) -> None:
     ("given", "expected"),
     [
         (["evaluation.stats=[accuracy]"], "evaluation.stats: accuracy: of each set the task"),
+        (["evaluation.curves=[val]"], "evaluation.curves=['val']: name the stats with evaluation."),
         (["evaluation=clevr_state"], "average precision: elements and masks of the "),
         (["trainer.select=best", "trainer.select_metric=accuracy", "evaluation.during=test"],
          "trainer.select_metric=accuracy: evaluated are loss, direct"),
+        (["trainer.milestones=[1]", "trainer.select_metric=accuracy", "evaluation.during=test"],
+         "trainer.select_metric=accuracy: evaluated are loss, direct"),
+        (["trainer.average_from=2", "trainer.steps=9", "evaluation.during=test"],
+         "trainer.average_from=2: there are only 1 whole epochs in trainer.steps=9"),
     ],
 )  # fmt: skip
 def test_an_evaluation_that_does_not_fit_is_refused_before_training(
@@ -178,6 +183,7 @@ def test_an_evaluation_that_does_not_fit_is_refused_before_training(
         (["name=../elsewhere"], ["name=../elsewhere: it names a folder"]),
         (["trainer.until=0"], ["trainer.until=0: at least 1"]),
         (["trainer.report_at=[0]"], ["trainer.report_at=[0]: at least 1 each"]),
+        (["trainer.report_at=[9]"], ["trainer.report_at=[9]: there are only trainer.epochs=2"]),
         (["trainer.lr=inf"], ["trainer.lr=inf: a finite number"]),
         (["encoder.pooling.n_pieces=0"], ["encoder.pooling: n_pieces=0: at least 1"]),
         (["decoder=mlp", "decoder.hidden=[-3]"], ["decoder: ", "negative dimension -3"]),

@@ -137,3 +137,14 @@ def test_selection_by_a_metric_that_is_not_evaluated(tmp_path: Path) -> None:
 def test_a_stat_that_the_task_does_not_measure(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^evaluation\.stats: accuracy: of each set .* nothing$"):
         train(tmp_path, POLYGONS, "evaluation.stats=[accuracy]", "trainer.steps=0")
+
+
+def test_weights_of_another_encoder_are_refused_though_they_fit(tmp_path: Path) -> None:
+    classify = ("dataset.source=procedural", "trainer.steps=0")
+    path = train(tmp_path, "experiment=mnist_classify_max", *classify) / "seed-0/checkpoint.pt"
+    how = ("scale=smoke", "mode=eval", f"checkpoint={path}", *classify)
+    text = complaint("experiment=mnist_classify_mean", *how)
+    assert text.startswith(f"checkpoint={path}: another model (encoder.pooling")
+    assert not (path.parent / "evaluation.json").exists()
+    perform("experiment=mnist_classify_max", *how)
+    assert read(path.parent / "evaluation.json")["experiment"] == "mnist_classify_max"

@@ -1,15 +1,19 @@
 """Runs that begin with another run's weights, and reports and pauses on the way."""
 
 import re
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from smoke_runs import assert_same_run, complaint, entry, only, perform, read, train
+from smoke_runs import assert_same_run, complaint, config, entry, only, perform, read, train
 
 from setexp import pretrained
+from setexp.config import places
 from setexp.errors import ConfigError
+from setexp.files import write_text
+from setexp.report.records import run_folder
 from setexp.training import checkpoint
 from setexp.training.loop import Fit
 
@@ -36,7 +40,8 @@ def test_a_missing_run_is_named_with_its_command_before_anything_is_written(
 ) -> None:
     said = complaint(*CLASSIFY, "dataset.noise=0.05", *place)
     command = "python train.py experiment=mnist_sum dataset.noise=0.05 seeds=[0] scale=smoke"
-    assert said.endswith(command)
+    where = sorted(o for o in place if o.startswith("paths."))
+    assert said.endswith(" ".join([command, *where]))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -45,11 +50,36 @@ def test_a_cell_that_does_not_exist_is_named(place: list[str]) -> None:
     assert "pretrained.row=Sum + MPL" in said and "Sum + MLP" in said
 
 
+def test_the_command_of_a_missing_run_has_the_places_that_were_given(tmp_path: Path) -> None:
+    given = ["dataset.source=procedural", "paths.data='/d 1'", f"paths.outputs={tmp_path}"]
+    overrides = [*CLASSIFY, "seeds=[0]", "trainer.lr=0.1", "threads=1", *given]
+    node = config(*overrides)["pretrained"]
+    with pytest.raises(ConfigError) as error:
+        pretrained.trained(node, 0, tmp_path, "smoke", "procedural", places(overrides))
+    command = shlex.split(str(error.value).partition("python train.py ")[2])
+    assert command == ["experiment=mnist_sum", "seeds=[0]", "scale=smoke", *given]
+
+
+@pytest.mark.parametrize("part", ["null", "3", "[]", "[encoder,1]"])
+def test_a_part_that_is_no_name_is_refused(part: str, place: list[str]) -> None:
+    said = complaint(*CLASSIFY, f"pretrained.part={part}", *place)
+    assert "pretrained.part=" in said and "name a submodule of both models" in said
+
+
+@pytest.mark.parametrize("text", ["[1]", "{}", "{"])
+def test_a_result_that_is_no_record_is_named(text: str, tmp_path: Path) -> None:
+    node = config(*CLASSIFY)["pretrained"]
+    path = run_folder(pretrained.origin(node), 0, tmp_path, "smoke", "procedural") / "result.json"
+    write_text(path, text)
+    with pytest.raises(ConfigError, match=re.escape(f"{path}: not ")):
+        pretrained.trained(node, 0, tmp_path, "smoke", "procedural")
+
+
 def test_what_holds_for_both_runs_is_said_to_both(tmp_path: Path, place: list[str]) -> None:
     alike = "dataset.noise_on_padding=false"
     both = [alike, f'pretrained.overrides=["{alike}"]']
     said = complaint(*CLASSIFY, *both, *place)
-    assert said.endswith(f"python train.py experiment=mnist_sum {alike} seeds=[0] scale=smoke")
+    assert f"python train.py experiment=mnist_sum {alike} seeds=[0] scale=smoke" in said
     perform("experiment=mnist_sum", alike, *place)
     perform(*CLASSIFY, *both, *place)
     first, second = (encoder(run_of(tmp_path, e)) for e in ("mnist_sum", "mnist_classify_sum"))

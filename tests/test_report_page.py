@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from report_runs import write_run
+from smoke_runs import script
 
 from setexp.errors import ConfigError
 from setexp.report.records import read_records
@@ -98,6 +99,17 @@ def test_a_value_that_print_has_a_dash_for_is_counted_as_such(tmp_path):
     assert "1 not in print" in counted
     assert "1 within" in counted
     assert "5 quoted" in counted
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, capsys):
+    run, file = write_run(tmp_path, "polygons_fspool", N8, 0, {"direct": 1.0}), tmp_path / "file"
+    file.write_text("")
+    page = ["page", "--results", str(tmp_path / "none"), "--page", f"{file}/page.md"]
+    for arguments in (page, ["keep", str(run), "--results", f"{file}/results"]):
+        assert script(monkeypatch, "report", *arguments) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: {arguments[-2]} {arguments[-1]}: cannot be written: ")
+        assert line.endswith("; name another place")
 
 
 def test_the_overview_goes_between_its_markers():

@@ -154,7 +154,9 @@ def test_of_a_run_that_is_kept_and_repeated_the_later_counts(outputs):
     [
         ("{", "not JSON"),
         ("[]", "not a result record, 'experiment' is missing"),
+        ("{}", "not a result record, 'experiment' is missing"),
         ('{"experiment": "a"}', "'axes' is missing"),
+        ('{"experiment": "a", "axes": []}', "'axes' is of another type"),
     ],
 )
 def test_a_broken_record_is_named(tmp_path, text, said):
@@ -203,6 +205,17 @@ def test_keep_does_not_silently_replace_another_result(outputs):
     assert read_record(path).metrics["direct"] == 1.0
     keep([folder], results, replace=True)
     assert read_record(path).metrics["direct"] == 2.0
+
+
+def test_keep_does_not_choose_between_two_results_of_one_run(tmp_path):
+    results, outputs = tmp_path / "results", [tmp_path / "one", tmp_path / "two"]
+    for folder, value in zip(outputs, (1.0, 2.0), strict=True):
+        write_run(folder, "polygons_fspool", N8, 0, {"direct": value})
+    for replace in (False, True):
+        with pytest.raises(ConfigError, match=r"one/.*two/.* hold different results of one run"):
+            keep(outputs, results, replace=replace)
+    assert not results.exists()
+    assert len(keep([outputs[0], outputs[0]], results)) == 1
 
 
 @pytest.mark.parametrize("text", ["<<<<<<< HEAD", "[]", '{"status": "done"}'])
@@ -254,6 +267,16 @@ def test_progress_tells_the_states_of_seeds(outputs):
     assert lines[-1] == "fill: python train.py -m table=thesis_5_1"
     nothing = progress(load_table("thesis/5.1"), outputs, results, "smoke")
     assert "nothing yet" in nothing and nothing.endswith("table=thesis_5_1 scale=smoke\n")
+
+
+def test_a_paused_run_that_goes_on_is_not_said_to_be_paused(outputs):
+    folder = write_run(outputs, "polygons_fspool", N8, 0, {"direct": 1.0}, paused=True)
+    where = (load_table("thesis/5.1"), outputs, outputs / "none", "paper")
+    assert "  fspool-n_8   paused: 0; missing: 1,2" in progress(*where).splitlines()
+    write_json(folder / "status.json", {"status": "failed", "why": "out of memory"})
+    assert "  fspool-n_8   failed (out of memory): 0; missing: 1,2" in progress(*where).splitlines()
+    write_json(folder / "status.json", {"status": "running"})
+    assert "  fspool-n_8   running, last written 0 min ago: 0" in progress(*where)
 
 
 @given(AXES, AXES)

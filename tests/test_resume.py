@@ -64,6 +64,22 @@ def test_a_requeued_job_that_was_to_start_over_goes_on(
     assert second["step"] > first["step"]
 
 
+def test_a_requeued_job_that_had_not_yet_started_over_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does another job's marker, or half of a file that a kill left, count for anything."""
+    folder = train(tmp_path, *POLYGONS) / "seed-0"
+    finished = (folder / "result.json").stat().st_mtime_ns
+    (folder / ".checkpoint.pt.1.unfinished").touch()
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    train(tmp_path, *POLYGONS, "restart=true")
+    again = (folder / "result.json").stat().st_mtime_ns
+    assert again > finished and not list(folder.glob("*.unfinished"))
+    train(tmp_path, *POLYGONS, "restart=true")
+    assert (folder / "result.json").stat().st_mtime_ns == again
+
+
 def test_a_stack_resumed_alone(
     undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

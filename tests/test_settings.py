@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from smoke_runs import config, curve, train, weights
+from smoke_runs import config, curve, read, train, weights
 
 from setexp.datasets.polygons import Polygons
 from setexp.science import differences, science_of
@@ -73,6 +73,42 @@ def test_evaluations_come_when_they_are_due(tmp_path: Path) -> None:
     given = ["trainer.epochs=5", "trainer.evaluate_every=2", "evaluation.during=test"]
     folder = train(tmp_path, POLYGONS, *given) / "seed-0"
     assert [line["epoch"] for line in curve(folder) if "test/direct" in line] == [1, 3]
+
+
+def test_a_mean_ends_where_training_ends(tmp_path: Path) -> None:
+    """In the second of fifty epochs, of which the first is evaluated."""
+    given = ["trainer.epochs=50", "trainer.steps=9", "trainer.average_from=1"]
+    folder = train(tmp_path, POLYGONS, *given, "evaluation.during=test") / "seed-0"
+    (measured,) = [line["test/direct"] for line in curve(folder) if "test/direct" in line]
+    assert read(folder / "result.json")["metrics"]["direct_mean"] == measured
+
+
+def test_a_trial_of_less_than_an_epoch_says_what_it_does_not_measure(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    best = ["trainer.select=best", "trainer.select_metric=direct", "evaluation.during=test"]
+    train(tmp_path, POLYGONS, *best, "trainer.steps=1")
+    assert "the first evaluation comes too late to choose from" in caplog.text
+
+
+def test_seeds_that_begin_apart_keep_their_own_time_and_mean(tmp_path: Path) -> None:
+    """Each with steps of its own since it last logged."""
+
+    def apart(outputs: Path, seed: int, log_every: int) -> Path:
+        given = [f"seeds=[{seed}]", f"trainer.log_every={log_every}", "trainer.until=1"]
+        folder = train(outputs, POLYGONS, *given) / f"seed-{seed}"
+        state = checkpoint.load(folder / "checkpoint.pt")
+        checkpoint.save(folder / "checkpoint.pt", state | {"seconds": 1000.0 * (seed + 1)})
+        return folder
+
+    folders = [apart(tmp_path / "stack", seed, every) for seed, every in ((0, 3), (1, 5))]
+    alone = apart(tmp_path / "alone", 1, 5)
+    train(tmp_path / "stack", POLYGONS, "seeds=[0,1]", "trainer.log_every=3")
+    train(tmp_path / "alone", POLYGONS, "seeds=[1]", "trainer.log_every=3")
+    assert read(folders[1] / "result.json")["provenance"]["stacked_seeds"] == 2
+    assert curve(folders[1]) == curve(alone)
+    seconds = [checkpoint.load(folder / "checkpoint.pt")["seconds"] for folder in folders]
+    assert 1000 < seconds[0] < 1100 and seconds[1] - seconds[0] == pytest.approx(1000)
 
 
 def test_a_checkpoint_is_written_when_it_is_due(

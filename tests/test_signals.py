@@ -129,6 +129,17 @@ def test_a_folder_in_use_is_refused_until_its_process_is_killed(
     assert done(train(tmp_path, POLYGONS, *extra) / "seed-0")
 
 
+def test_restart_discards_nothing_before_all_seeds_can_be_trained(tmp_path: Path) -> None:
+    folder = train(tmp_path, POLYGONS)
+    before = (folder / "seed-0/result.json").read_text()
+    with held(folder / "seed-1") as process:
+        arguments = [POLYGONS, "scale=smoke", "seeds=[0,1]", f"paths.outputs={tmp_path}"]
+        assert "another process trains it" in complaint(*arguments, "restart=true")
+        process.communicate("")
+    assert (folder / "seed-0/result.json").read_text() == before
+    assert (folder / "seed-0/checkpoint.pt").exists()
+
+
 def test_a_finished_run_lets_go_of_its_folder(tmp_path: Path) -> None:
     folder = train(tmp_path, POLYGONS) / "seed-0"
     with held(folder) as process:

@@ -8,8 +8,8 @@ import pytest
 from smoke_runs import complaint
 
 from setexp.errors import ConfigError
-from setexp.training.settings import Trainer
-from setexp.training.summary import summarise
+from setexp.training.settings import Select, Trainer
+from setexp.training.summary import summarise, unreached
 
 
 def report(accuracies: list[float], **settings: Any) -> dict[str, float]:
@@ -20,7 +20,7 @@ def report(accuracies: list[float], **settings: Any) -> dict[str, float]:
     said: dict[str, float] = {}
     for epoch, accuracy in enumerate(accuracies, start=1):
         if epoch % trainer.evaluate_every == 0:
-            said = summarise(said, {"accuracy": accuracy}, trainer, epoch)
+            said = summarise(said, {"accuracy": accuracy}, trainer, epoch, trainer.epochs)
     return said
 
 
@@ -52,3 +52,33 @@ def test_what_is_never_evaluated_is_refused() -> None:
     assert complaint(*base, "trainer.average_from=2").startswith(
         "trainer.average_from=2: there are no evaluations to average"
     )
+
+
+@pytest.mark.parametrize(
+    ("settings", "epochs", "said"),
+    [
+        ({"report_at": [3, 4]}, 2, "trainer.report_at=[3, 4]: there are only trainer.epochs=2"),
+        ({"report_at": [1, 100]}, 2, None),  # a scale may have fewer epochs
+        (
+            {"average_from": 5, "evaluate_every": 2},
+            5,
+            "trainer.average_from=5: there are only trainer.epochs=5, evaluated every 2",
+        ),
+        ({"average_from": 5, "evaluate_every": 2}, 6, None),
+        (
+            {"select": Select.best, "evaluate_every": 3},
+            2,
+            "trainer.evaluate_every=3: the first evaluation comes too late to choose from",
+        ),
+        ({"milestones": [0.5], "evaluate_every": 3}, 2, "trainer.evaluate_every=3: the first"),
+        ({"select": Select.best, "evaluate_every": 3}, 3, None),
+    ],
+)
+def test_what_is_never_reached(settings: dict[str, Any], epochs: int, said: str | None) -> None:
+    found = unreached(vars(Trainer(epochs=epochs, **settings)), epochs)
+    assert [message.startswith(str(said)) for message in found] == ([True] if said else [])
+
+
+def test_what_is_never_reached_in_some_steps() -> None:
+    (said,) = unreached(vars(Trainer(epochs=9, steps=20, report_at=[4])), 2)
+    assert "there are only 2 whole epochs in trainer.steps=20" in said

@@ -15,6 +15,7 @@ from smoke_runs import (
     config,
     curve,
     done,
+    only,
     perform,
     read,
     train,
@@ -81,6 +82,37 @@ def test_a_picture_that_fails_costs_no_result(
     assert read(folder / "result.json")["status"] == "done"
     said = capsys.readouterr().err
     assert "No space left" in said and f"mode=eval checkpoint={folder}/checkpoint.pt" in said
+
+
+def test_mistakes_in_figures_show_before_training(tmp_path: Path) -> None:
+    place = ("scale=smoke", f"paths.outputs={tmp_path}")
+    assert "pictures=0" in complaint(POLYGONS, *place, "figures.polygons.pictures=0")
+    assert not list(tmp_path.rglob("result.json")) and not list(tmp_path.rglob("checkpoint.pt"))
+
+
+def test_a_figure_that_does_not_fit_costs_no_seed_its_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = (POLYGONS, "scale=smoke", "seeds=[0,1]", f"paths.outputs={tmp_path}")
+    perform(*arguments, "figures=state_progression")
+    assert all(done(only(tmp_path) / f"seed-{seed}") for seed in (0, 1))
+    assert capsys.readouterr().err.count("pictures: not drawn") == 2
+
+
+def test_a_full_disk_is_named_and_the_same_command_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", "checkpoint.pt")
+
+    place = ("scale=smoke", "figures=none", f"paths.outputs={tmp_path}")
+    with monkeypatch.context() as patch:
+        patch.setattr("setexp.training.checkpoint.save", full)
+        text = complaint(POLYGONS, *place)
+    assert "No space left on device: 'checkpoint.pt'; make room" in text and "\n" not in text
+    assert read(only(tmp_path) / "seed-0/status.json")["status"] == "failed"
+    perform(POLYGONS, *place)
+    assert done(only(tmp_path) / "seed-0")
 
 
 def test_a_record_names_the_commit_that_the_run_began_with(

@@ -347,3 +347,13 @@ def test_saved_weights_are_evaluated_again(
     assert script(monkeypatch, "submit_vqa", str(run), "--split", "val", "--to", str(target)) == 0
     dataset = build(config(*overrides, "scale=smoke")["dataset"], "dataset")
     assert len(json.loads(target.read_text())) == dataset.sizes("val")
+
+
+def test_where_no_answers_can_be_written_is_said_before_any_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    for target in (tmp_path, file / "answers.json"):
+        said = refused(monkeypatch, capsys, str(tmp_path / "run"), "--to", str(target))
+        assert said.startswith(f"error: --to {target}: cannot be written: ")

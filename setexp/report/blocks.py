@@ -99,18 +99,20 @@ class Block:
         runs = [self.of(experiment, cell.axes) for experiment in cell.experiments]
         seeds = self.table.seeds if runs else ()  # nothing fills a quoted one
         both = [[r[s] for r in runs] for s in seeds if all(s in r for r in runs)]
-        # a paused run has some metrics, and is on its way to the others
-        ended = [
-            rs for rs in both if all(r.status != "paused" or cell.metric in r.metrics for r in rs)
-        ]
-        done = [records for records in ended if all(r.status != "diverged" for r in records)]
-        read = [rs for rs in done if all(cell.metric in r.metrics for r in rs)]
+        has = [all(cell.metric in r.metrics for r in rs) for rs in both]
         values = tuple(
             first.metrics[cell.metric] - sum(r.metrics[cell.metric] for r in rest)
-            for first, *rest in read
+            for (first, *rest), it in zip(both, has, strict=True)
+            if it
         )
-        lacking = len(done) - len(values)
-        found = Measured(values, len(ended) - len(done), lacking, len(self.table.seeds))
+        # a paused run is on its way to its other metrics
+        ended = [
+            [r.status for r in rs]
+            for rs, it in zip(both, has, strict=True)
+            if not it and all(r.status != "paused" for r in rs)
+        ]
+        diverged = sum("diverged" in statuses for statuses in ended)
+        found = Measured(values, diverged, len(ended) - diverged, len(self.table.seeds))
         # of `trainer.milestones`, a record has those that the run came to
         milestone = cell.metric.startswith("epochs_to_")
         return replace(found, lack="not reached") if milestone else found

@@ -43,15 +43,18 @@ def progress(table: Table, outputs: Path, results: Path, scale: str) -> str:
 def state(run: Run, seed: int, scale: str, source: str, outputs: Path, results: Path) -> str:
     """What is known of one seed, its run folder before its kept record.
 
+    A paused run that goes on keeps its record until it pauses again or ends; its status tells.
+
     Raises:
         ConfigError: either's record is broken.
     """
     folder = run_folder(run, seed, outputs, scale, source)
     kept = kept_path(run, seed, results, scale, source)
-    for path in (folder / "result.json", kept):
-        if path.exists():
-            return read_record(path).status
+    record = next((read_record(p).status for p in (folder / "result.json", kept) if p.exists()), "")
     status = read_json(folder / "status.json")
+    goes_on = record == "paused" and status is not None and status["status"] != record
+    if record and not goes_on:
+        return record
     if status is None:
         return "missing"
     text = str(status["status"])

@@ -13,6 +13,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 import yaml
@@ -23,7 +24,16 @@ from setexp.files import read_json, write_json
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "results"
 
-_FIELDS = ("experiment", "axes", "scale", "source", "seed", "status", "metrics", "provenance")
+_FIELDS: dict[str, type | UnionType] = {
+    "experiment": str,
+    "axes": dict,
+    "scale": str,
+    "source": str,
+    "seed": int,
+    "status": str,
+    "metrics": dict | None,
+    "provenance": dict,
+}
 
 
 @dataclass(frozen=True)
@@ -79,14 +89,16 @@ def read_record(path: Path) -> Record:
     """Read one record.
 
     Raises:
-        ConfigError: the file is missing, is not JSON or lacks a field.
+        ConfigError: the file is missing, is not JSON, or a field is missing or of another type.
     """
     content = read_json(path)
     if content is None:
         raise ConfigError(f"{path}: no such record")
-    missing = [f for f in _FIELDS if f not in content] if isinstance(content, dict) else _FIELDS
-    if missing:
-        raise ConfigError(f"{path}: not a result record, {missing[0]!r} is missing; remove it")
+    fields = content if isinstance(content, dict) else {}
+    for name, kind in _FIELDS.items():
+        if not isinstance(fields.get(name, ...), kind):
+            fault = "of another type" if name in fields else "missing"
+            raise ConfigError(f"{path}: not a result record, {name!r} is {fault}; remove it")
     if content["status"] not in ("done", "paused", "diverged"):
         raise ConfigError(
             f"{path}: status {content['status']!r}; a record is done, paused or diverged"
@@ -127,9 +139,10 @@ def keep(
         replace: overwrite a kept record of the same run that says something else.
 
     Raises:
-        ConfigError: a run folder without a result, no run folder at all, or another record kept.
+        ConfigError: a run folder without a result, no run folder at all, or another record of the
+            same run, be it kept before or in another of the folders.
     """
-    copies = []
+    copies: dict[Path, Record] = {}
     for folder in folders:
         for run in _run_folders(folder):
             record = read_record(run / "result.json")
@@ -140,10 +153,15 @@ def keep(
                     f"{path} holds another result of {run} (finished "
                     f"{before.provenance.get('finished')}); --replace overwrites it"
                 )
-            copies.append((record, path))
-    for record, path in copies:
+            other = copies.setdefault(path, record)
+            if other.content != record.content:
+                raise ConfigError(
+                    f"{other.path.parent} and {run} hold different results of one run; keep one "
+                    "of them"
+                )
+    for path, record in copies.items():
         write_json(path, record.content)
-    return copies
+    return [(record, path) for path, record in copies.items()]
 
 
 def _run_folders(folder: Path) -> list[Path]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from setexp.errors import NonFiniteError
+from setexp.errors import ConfigError, NonFiniteError
 from setexp.provenance import origin
 from setexp.sets import Batch
 from setexp.training import checkpoint
@@ -33,7 +33,7 @@ from setexp.training.randomness import derive, rng_state, set_rng_state
 from setexp.training.seeds import Alone, Stacked
 from setexp.training.settings import Evaluation, Select, Trainer
 from setexp.training.signals import StopRequest
-from setexp.training.summary import selected, summarise
+from setexp.training.summary import selected, summarise, unreached
 from setexp.training.tracking import Tracker
 
 log = logging.getLogger(__name__)
@@ -84,13 +84,15 @@ class Fit:
         self.total = trainer.epochs * self.per_epoch
         if trainer.steps is not None:
             self.total = min(self.total, trainer.steps)
+        self.epochs = self.total // max(self.per_epoch, 1)  # whole ones
         self.end = self.total  # of this process
         if trainer.until is not None:
             self.end = min(self.total, trainer.until * self.per_epoch)
         self.step, self.seconds = 0, 0.0
+        self.ahead = [0.0] * len(tasks)  # seconds that each took more than the first
         self.window: list[Tensor] = []
         self.window_sum = torch.zeros(len(tasks), dtype=torch.float64)
-        self.window_count = 0
+        self.window_count = torch.zeros(len(tasks), dtype=torch.long)
         self.best: list[dict[str, Any] | None] = [None] * len(tasks)
         self.reports: list[dict[str, float]] = [{} for _ in tasks]
         self.origin = origin(device)
@@ -158,18 +160,35 @@ class Fit:
         return task, measured | self.reports[index]
 
     def _rehearse(self) -> None:
-        """Evaluate a batch of each split, so that what does not fit shows before training."""
-        task, splits = self.learner.module(0), dict.fromkeys(self.evaluation.final)
-        if self.evaluation.during is not None and self.trainer.evaluate_every:
+        """Evaluate a batch of each split, so that what does not fit shows before training.
+
+        Raises:
+            ConfigError: it does not fit, or is never measured. A trial of less than an epoch
+                measures little, and is only warned of that.
+        """
+        for mistake in unreached(vars(self.trainer), self.epochs):
+            if self.epochs:
+                raise ConfigError(mistake)
+            log.warning(mistake)
+        task, trainer = self.learner.module(0), self.trainer
+        splits = dict.fromkeys(self.evaluation.final)
+        if self.evaluation.during is not None and trainer.evaluate_every:
             splits = {self.evaluation.during: None} | splits
-        for split in splits:
+        passes = [(split, self.evaluation) for split in splits]
+        curves, stats = self.evaluation.curves, self.evaluation.stats
+        if curves and not stats:
+            raise ConfigError(f"evaluation.curves={curves}: name the stats with evaluation.stats")
+        if curves:
+            passes.append(("+".join(curves), Evaluation(stats=stats)))
+        for split, evaluation in passes:
             how = self._how(0) | {"when": "rehearsal", "batches": 1}
             try:
-                measured = measure(task, self.datasets[0], split, self.evaluation, **how)
+                measured = measure(task, self.datasets[0], split, evaluation, **how)
             except NonFiniteError:
                 continue  # which training may mend, or will tell
-            if split == self.evaluation.during and self.trainer.select is Select.best:
-                selected(measured, self.trainer)
+            chosen = evaluation is self.evaluation and split == evaluation.during
+            if chosen and (trainer.select is Select.best or trainer.milestones):
+                selected(measured, trainer)
 
     def _batches(self, epoch: int) -> Iterator[tuple[Batch, ...]]:
         passes = [
@@ -239,7 +258,7 @@ class Fit:
         self._check()
         means = (self.window_sum / self.window_count).tolist()
         self.window_sum.zero_()
-        self.window_count = 0
+        self.window_count.zero_()
         for tracker, mean in zip(self.trackers, means, strict=True):
             rate = learning_rate(self.trainer, epoch, self.step - 1)  # the last step's
             tracker.log(self.step, {"epoch": epoch, "train/loss": mean, "train/lr": rate})
@@ -269,7 +288,9 @@ class Fit:
             measured = measure(task, dataset, split, self.evaluation, when=epoch, **how)
             values = {f"{split}/{k}": v for k, v in measured.items()}
             tracker.log(self.step, {"epoch": epoch, **values})
-            self.reports[index] = summarise(self.reports[index], measured, self.trainer, epoch + 1)
+            self.reports[index] = summarise(
+                self.reports[index], measured, self.trainer, epoch + 1, self.epochs
+            )
             self._keep_best(index, measured)
 
     def _keep_best(self, index: int, measured: dict[str, float]) -> None:
@@ -294,15 +315,16 @@ class Fit:
         self._check_weights()
         for tracker in self.trackers:
             tracker.sync()
-        shared = {"step": self.step, "seconds": self.seconds, "count": self.window_count}
         for index, folder in enumerate(self.folders):
             checkpoint.save(
                 folder / "checkpoint.pt",
                 {
-                    **shared,
+                    "step": self.step,
+                    "seconds": self.seconds + self.ahead[index],
                     "seed": self.seeds[index],
                     "vocabulary": getattr(self.datasets[index], "vocabulary", None),
                     "sum": float(self.window_sum[index]),
+                    "count": int(self.window_count[index]),
                     "model": {k: v.clone() for k, v in self.learner.state(index).items()},
                     "optimizer": state_of_seed(
                         self.optimizer, self.parameters, self.learner.count, index
@@ -338,7 +360,8 @@ class Fit:
         if self.optimizer is not None:
             load_states(self.optimizer, self.parameters, [s["optimizer"] for s in states])
         self.step, self.seconds = states[0]["step"], states[0]["seconds"]
-        self.window_count = states[0]["count"]
+        self.ahead = [s["seconds"] - self.seconds for s in states]
+        self.window_count = torch.tensor([s["count"] for s in states])
         self.window_sum = torch.tensor([s["sum"] for s in states], dtype=torch.float64)
         self.best = [s["best"] for s in states]
         self.reports = [s["reports"] for s in states]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ _KINDS: dict[Optimizer, Callable[..., Any]] = {
 }
 # A CPU's vectors of float32: fused Adam rounds the elements that fill none in another way.
 _VECTOR = 16
+# PyTorch refuses steps that float32 cannot hold, but takes infinite ones; then the loss tells.
+_LARGEST_RATE = 1e30
 
 
 def make_optimizer(
@@ -90,12 +93,21 @@ def within(name: str, part: str | None) -> bool:
 
 def learning_rate(trainer: Trainer, epoch: int, step: int) -> float:
     """Learning rate of a step in an epoch, both counted from 0."""
-    rate = trainer.lr * trainer.lr_factor ** sum(epoch >= e for e in trainer.lr_epochs)
+    rate = trainer.lr * _power(trainer.lr_factor, sum(epoch >= e for e in trainer.lr_epochs))
     if trainer.lr_max is not None:
         rate = min(rate, trainer.lr_max)
     warmth = min(1.0, (step + 1) / max(trainer.lr_warmup, 1))
     warmth *= min(1.0, (epoch + 1) / max(trainer.lr_warmup_epochs, 1))
-    return rate * warmth * trainer.lr_decay ** (step / trainer.lr_decay_steps)
+    rate *= warmth * _power(trainer.lr_decay, step / trainer.lr_decay_steps)
+    return rate if rate <= _LARGEST_RATE else math.inf
+
+
+def _power(base: float, exponent: float) -> float:
+    """A power that is infinite where Python would raise an error."""
+    try:
+        return base**exponent
+    except OverflowError:
+        return math.inf
 
 
 def inner_steps(trainer: Trainer, epoch: int) -> int | None:

@@ -120,13 +120,13 @@ class CrossValidation:
 
     Args:
         grid: numbers for keys of the model and the trainer, but its epochs, nested as the config
-            is; empty for no cross-validation. Their order is that of the points, the last key
-            changing fastest.
+            is; null or empty for no cross-validation, of which a command says null, since it adds
+            to what is there. Their order is that of the points, the last key changing fastest.
         together: keys of the grid whose points share a stack: those that buffers hold, not shapes.
         stack: most models that are stacked.
     """
 
-    grid: dict[str, Any] = field(default_factory=dict)
+    grid: dict[str, Any] | None = field(default_factory=dict)
     together: list[str] = field(default_factory=list)
     stack: int = 20
 
