@@ -147,7 +147,8 @@ class Repeat:
         """Train all members that have not finished.
 
         Returns:
-            What it took: steps of all members, seconds, and models in the largest stack.
+            What it took: steps of all members, seconds, models in the largest stack, and where and
+            from which code each trained.
 
         Raises:
             NonFiniteError: a member diverged.
@@ -160,13 +161,15 @@ class Repeat:
             fit = self._fit(members)
             fit.train()
             about = {"steps": fit.step, "seconds": fit.seconds / len(members), "of": len(members)}
-            for member in members:
-                write_json(member.folder / "done.json", about)
+            for member, earlier in zip(members, fit.earlier, strict=True):
+                own = about | {"origins": [*earlier, fit.origin]}
+                write_json(member.folder / "done.json", own)
         done = [read_json(member.folder / "done.json") for member in self.members]
         return {
             "steps": sum(d["steps"] for d in done),
             "seconds": sum(d["seconds"] for d in done),
             "stacked": max(d["of"] for d in done),
+            "origins": [origin for d in done for origin in d.get("origins", [])],
         }
 
     def choose(self) -> tuple[Point, dict[str, float]]:

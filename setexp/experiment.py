@@ -22,7 +22,7 @@ from setexp.config import arguments, axes, places
 from setexp.crossval import points
 from setexp.errors import ClaimedError, ConfigError, NonFiniteError
 from setexp.files import claim, clear, read_json, write_json, write_text
-from setexp.provenance import code, provenance
+from setexp.provenance import code, origin, provenance
 from setexp.report.records import run_folder, shell_words, slug
 from setexp.report.tables import Run
 from setexp.science import differences, jsonable, science_of
@@ -198,6 +198,11 @@ class Experiment:
             return None
         where = (Path(self.config.paths.outputs), self.config.scale, self.dataset.source)
         return pretrained.trained(self.nodes["pretrained"], seed, *where, self.places)
+
+    def elsewhere(self, origins: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Of where, and from which code, steps were taken, what is not here and now, once each."""
+        here = origin(self.device)
+        return [o for i, o in enumerate(origins) if o != here and o not in origins[:i]]
 
     def tracker(self, seed: int, folder: Path, identity: str | None, step: int) -> Tracker:
         """A seed's curves."""

@@ -140,10 +140,13 @@ def _cross_validate(one: Experiment, seed: int) -> list[str]:
             metrics |= one.dataset.statistics
         except NonFiniteError as error:
             failure = str(error)
-    cost = cost or {"steps": 0, "seconds": time.monotonic() - started, "stacked": 1}
+    if cost is None:
+        cost = {"steps": 0, "seconds": time.monotonic() - started, "stacked": 1, "origins": []}
     with torch.device("meta"):
         parameters = sum(p.numel() for p in point.task().parameters())
     size = {"epochs": point.trainer.epochs, "steps": cost["steps"], "parameters": parameters}
+    if earlier := one.elsewhere(cost["origins"]):
+        size["earlier"] = earlier
     status = one.write(seed, metrics, failure, size, cost["seconds"], cost["stacked"])
     tracker.finish({"metrics": metrics, "status": status})
     return [] if failure is None else [failure]

@@ -9,6 +9,7 @@ from smoke_runs import assert_same_run, complaint, config, curve, interrupt, onl
 from setexp.config import compose_run
 from setexp.crossval import choose, points, read_curve
 from setexp.errors import ConfigError
+from setexp.files import write_json
 from setexp.rules import broken_rules
 from setexp.science import science_of
 from setexp.training.loop import Fit
@@ -226,9 +227,14 @@ def test_a_second_command_does_nothing_and_a_killed_one_goes_on(
     interrupt(monkeypatch, tmp_path / "cut", 16, *own)
     finished = list(only(tmp_path / "cut").rglob("done.json"))
     assert len(finished) == 3
+    for path in finished:
+        write_json(path, read(path) | {"origins": [{"commit": "before"}]})
     capsys.readouterr()
-    assert_same_run(train(tmp_path / "cut", *own) / "seed-0", whole / "seed-0")
+    folder = train(tmp_path / "cut", *own) / "seed-0"
+    assert_same_run(folder, whole / "seed-0")
     assert "stack 1 of 1: 3 models" in capsys.readouterr().out
+    assert read(folder / "result.json")["earlier"] == [{"commit": "before"}]
+    assert "earlier" not in read(whole / "seed-0/result.json")
     train(tmp_path / "cut", *own)
     assert "done already" in capsys.readouterr().out
 

@@ -98,6 +98,9 @@ def test_a_table_trains_the_run_with_the_weights_first(
     assert read(first / "result.json")["status"] == "done"
     same = [torch.equal(v, encoder(second)[k]) for k, v in encoder(first).items()]
     assert all(same) if use == "frozen" else not any(same)
+    shutil.rmtree(tmp_path / "mnist_sum")
+    assert entry(capsys, "table=thesis_5_7", run, "seeds=[0]", *place)[0] == 0
+    assert not (tmp_path / "mnist_sum").exists(), "what is done needs it no more"
 
 
 def test_seeds_begin_with_the_weights_of_their_own_runs(tmp_path: Path, place: list[str]) -> None:
