@@ -100,6 +100,16 @@ def unknown_keys(nodes: Mapping[str, Any]) -> list[str]:
     return sorted(found)
 
 
+def unread_widths(config: DictConfig, overrides: list[str]) -> list[str]:
+    """Widths of whole models that a command sets and no part reads, a sentence each."""
+    text = OmegaConf.to_yaml(config)
+    return [
+        f"{key}={value}: no part of this experiment reads it; leave it out, or set the part's own"
+        for key, value in axes(overrides).items()
+        if key in ("hidden", "latent") and f"${{{key}}}" not in text
+    ]
+
+
 def register() -> None:
     """Make the schema and the table sweep known to Hydra."""
     ConfigStore.instance().store(name="schema", node=Config)

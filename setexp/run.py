@@ -19,7 +19,7 @@ from torch import nn
 
 from setexp import pretrained
 from setexp.build import build, check
-from setexp.config import axes, compose_run, jobs, plain, unknown_keys
+from setexp.config import axes, compose_run, jobs, plain, unknown_keys, unread_widths
 from setexp.errors import ClaimedError, ConfigError, NonFiniteError, listed
 from setexp.experiment import Experiment, draw, other_encoder
 from setexp.files import write_json
@@ -150,7 +150,7 @@ def execute(
 def _experiment(config: DictConfig, overrides: list[str]) -> Experiment | None:
     """What a config describes, checked and built; None where it was an evaluation, now done."""
     nodes = plain(config)
-    mistakes = unknown_keys(nodes)
+    mistakes = unknown_keys(nodes) + unread_widths(config, overrides)
     mistakes += [
         m for part in ("dataset", "task", "evaluation", "figures") for m in check(nodes[part], part)
     ]

@@ -215,6 +215,7 @@ def test_parts_that_do_not_fit(overrides: list[str], expected: list[str], tmp_pa
             ["numbering_idspn", "trainer.average_from=9"],
             ["trainer.average_from=9: there are only trainer.epochs=2"],
         ),
+        (["sorting", "hidden=64"], ["hidden=64: no part of this experiment reads it"]),
         (["clevr_idspn", "trainer.slice=1"], ["trainer.slice=1: batch norm needs whole batches"]),
         (
             ["numbering_idspn", "trainer.inner_steps=[5,10]"],
