@@ -285,7 +285,7 @@ def test_an_unexpected_error_of_a_sweeps_run_is_shown_at_once(
 ) -> None:
     """Launchers show one at the end, of which there may be none."""
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr("setexp.run.execute", broken)
