@@ -58,7 +58,8 @@ def test_a_result_record_says_what_was_measured_and_how(tmp_path: Path) -> None:
     assert record["provenance"]["command"] == command
     known = {"commit", "device", "machine", "compiled", "versions", "seconds"}
     assert known <= record["provenance"].keys()
-    assert 0 < record["provenance"]["seconds"] < time.monotonic() - started
+    # tenths of a second, of which a fast machine needs none
+    assert 0 <= record["provenance"]["seconds"] < time.monotonic() - started + 0.05
     assert read(folder / "seed-3/status.json") == {"status": "done"}
     assert (folder / "seed-3/config.yaml").exists()
 
