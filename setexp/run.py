@@ -35,7 +35,7 @@ from setexp.training.randomness import for_run
 from setexp.training.settings import OPERATIONAL, Evaluation, Select
 
 # Overrides that hold for a run whose weights another one needs, too.
-_PLACE = re.compile(
+_FOR_BOTH = re.compile(
     rf"(seeds|device|threads|paths\..+|tracking\..+|dataset\.({'|'.join(OPERATIONAL['dataset'])}))="
 )
 # Seconds between looks at a run that another process trains.
@@ -112,7 +112,7 @@ def train_first(config: DictConfig, overrides: list[str]) -> None:
     run = pretrained.origin(plain(config.pretrained))
     if run is None:
         return
-    own = [*run.overrides, *(o for o in overrides if _PLACE.match(o)), f"scale={config.scale}"]
+    own = [*run.overrides, *(o for o in overrides if _FOR_BOTH.match(o)), f"scale={config.scale}"]
     while True:
         try:
             execute(compose_run(own), own)
