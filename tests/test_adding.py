@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -40,9 +41,11 @@ def train(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
 
 
-def test_the_page_documents_one_module_and_two_configs() -> None:
-    suffixes = sorted(Path(path).suffix for path in documented_files())
-    assert suffixes == [".py", ".yaml", ".yaml"]
+def test_a_part_is_one_module_and_one_config_and_an_experiment_another() -> None:
+    parts = {Path(path).parent.name for path in documented_files() if path.endswith(".py")}
+    assert parts == {"decoders", "datasets"}
+    named = [path for path in documented_files() if re.search("linear|point_file", path)]
+    assert sorted(Path(path).suffix for path in named) == [".py", ".py", *[".yaml"] * 3]
 
 
 def test_the_documented_experiment_trains(copy: Path) -> None:
@@ -56,6 +59,21 @@ def test_the_documented_experiment_trains(copy: Path) -> None:
 def test_the_documented_decoder_fits_another_experiment(copy: Path) -> None:
     result = train(copy, "experiment=polygons_mlp_chamfer", "decoder=linear")
     assert result.returncode == 0, result.stderr
+
+
+def test_the_documented_dataset_trains(copy: Path) -> None:
+    missing = train(copy, "experiment=own_sets")
+    assert missing.returncode == 2, missing.stderr
+    assert "points.npz: no such file" in missing.stderr
+    size = np.random.default_rng(0).integers(1, 13, (64, 1))
+    sets = {"x": np.random.default_rng(1).random((64, 12, 3)), "mask": np.arange(12) < size}
+    (copy / "data").mkdir(exist_ok=True)
+    arrays = {f"{k}_{split}": v for k, v in sets.items() for split in ("train", "test")}
+    np.savez(copy / "data" / "points.npz", **arrays)
+    result = train(copy, "experiment=own_sets")
+    assert result.returncode == 0, result.stderr
+    (record,) = (copy / "outputs" / "own_sets").rglob("result.json")
+    assert json.loads(record.read_text())["metrics"]["chamfer"] > 0
 
 
 def test_the_documented_mistake_is_refused_with_one_line(copy: Path) -> None:

@@ -109,6 +109,19 @@ def test_training_and_evaluation_run(tmp_path: Path, experiment: str) -> None:
     assert all(value == value for value in metrics.values())
 
 
+@pytest.mark.parametrize("seeds", [[0], [0, 1]])
+@pytest.mark.parametrize("how", ["precision=tf32", "precision=bf16", "compile=true"])
+@pytest.mark.parametrize("experiment", ["polygons_fspool", "multisets_idspn"])
+def test_each_precision_trains_alone_and_stacked(
+    tmp_path: Path, experiment: str, how: str, seeds: list[int]
+) -> None:
+    fit = make_fit(experiment, tmp_path, seeds, f"trainer.{how}")
+    before = [p.detach().clone() for p in fit.parameters.values()]
+    fit.train()
+    assert all(p.is_cuda and p.isfinite().all() for p in fit.parameters.values())
+    assert any(not torch.equal(p, b) for p, b in zip(fit.parameters.values(), before, strict=True))
+
+
 @pytest.mark.parametrize("experiment", ["multisets_idspn", "numbering_idspn", "sslr_circles_srn"])
 def test_fixed_sets_are_those_of_a_cpu(tmp_path: Path, experiment: str) -> None:
     register()
