@@ -14,7 +14,7 @@ from torch import Tensor
 from setexp.datasets.array_store import Array
 from setexp.datasets.image_files import SIDES, SPLITS, read_images, store_path, write_images
 from setexp.datasets.mnist_images import load_mnist
-from setexp.datasets.sights import draw_sights
+from setexp.datasets.procedural_pictures import draw_pictures
 from setexp.datasets.sources import SOURCES, image_count
 from setexp.errors import ConfigError, one_of
 
@@ -110,5 +110,5 @@ def _drawn(name: str, split: str, count: int, seed: int) -> Iterator[tuple[Array
     generator = torch.Generator().manual_seed(2 * seed + int(split == "train"))
     for start in range(0, count, _BLOCK):
         drawn = torch.randint(_CLASSES[name], (_BLOCK,), generator=generator)
-        pictures = draw_sights(drawn, _CLASSES[name], SIDES[name], generator=generator)
+        pictures = draw_pictures(drawn, _CLASSES[name], SIDES[name], generator=generator)
         yield from islice(zip(pictures.numpy(), drawn.tolist(), strict=True), count - start)

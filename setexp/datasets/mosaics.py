@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from setexp.datasets.image_rows import Pictures, fits
 from setexp.datasets.labelled_images import image_shape, load_images
 from setexp.datasets.passes import batch_rows
-from setexp.datasets.pictures import Pictures, fits
 from setexp.errors import ConfigError
 from setexp.ops.rows import take_rows
 from setexp.ops.tiles import cut

@@ -17,8 +17,8 @@ from setexp.datasets.clevr.official import real_store_path
 from setexp.datasets.clevr.procedural import procedural_store, recipe_here
 from setexp.datasets.clevr.store import Store
 from setexp.datasets.clevr.vocabulary import MAX_OBJECTS, SCENES, SPLITS, sample_mark
+from setexp.datasets.image_rows import Pictures, fits
 from setexp.datasets.passes import batch_rows
-from setexp.datasets.pictures import Pictures, fits
 from setexp.datasets.sources import SOURCES
 from setexp.errors import ConfigError, one_of
 from setexp.sets import Batch, SetBatch
