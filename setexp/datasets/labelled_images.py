@@ -17,6 +17,7 @@ from setexp.datasets.mnist_images import load_mnist
 from setexp.datasets.procedural_pictures import draw_pictures
 from setexp.datasets.sources import SOURCES, image_count
 from setexp.errors import ConfigError, one_of
+from setexp.files import made_once
 
 _SIZES = {  # procedural pictures of a split, as many as there are real ones
     "cifar10": {"train": 50_000, "test": 10_000},
@@ -100,10 +101,8 @@ def _procedural(root: str, name: str, sizes: dict[str, int], seed: int) -> Path:
     """Store of the first procedural pictures of each split, drawn where it is missing."""
     about = "+".join(str(sizes[split]) for split in SPLITS)
     path = store_path(root, f"procedural-{name}-{about}-seed{seed}-{_VERSION}")
-    if not path.exists():
-        drawn = {split: (n, _drawn(name, split, n, seed)) for split, n in sizes.items()}
-        write_images(path, "drawn", drawn, again=False)
-    return path
+    drawn = {split: (n, _drawn(name, split, n, seed)) for split, n in sizes.items()}
+    return made_once(path, lambda: write_images(path, "drawn", drawn))
 
 
 def _drawn(name: str, split: str, count: int, seed: int) -> Iterator[tuple[Array, int]]:
