@@ -185,10 +185,10 @@ def test_sets_are_padded_or_cut_to_set_size(tmp_path: Path, renders: list[int]) 
         ({"image_size": 0}, "image_size=0"),
         ({"train_size": 0}, "train_size=0"),
         ({"test_size": -1}, "test_size=-1"),
-        ({"set_size": 9}, "max_objects=10, set_size=9"),
+        ({"set_size": 9}, "max_objects=10: .* to dataset.set_size=9"),
         ({"min_objects": 0}, "min_objects=0"),
         ({"min_objects": 6, "max_objects": 5}, "min_objects=6, max_objects=5"),
-        ({"max_objects": 11, "set_size": 11}, "max_objects <= 10"),
+        ({"max_objects": 11, "set_size": 11}, "max_objects=11: must be in order, from 1 to 10"),
         ({"source": "real"}, "train.h5 is missing.*python scripts/prepare_clevr.py.*size 4"),
     ],
 )

@@ -7,6 +7,7 @@ lamps, so that crowded scenes stay as frequent as sparse ones.
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, NamedTuple
 
 import torch
@@ -66,6 +67,20 @@ class Scenes(NamedTuple):
         return slots < self.count[:, None]
 
 
+def check_objects(fewest: int, most: int, set_size: int = words.MAX_OBJECTS) -> None:
+    """Refuse numbers of objects that no scene has, or that a padded set has no rows for.
+
+    Raises:
+        ConfigError: it is not 1 <= fewest <= most <= 10 and set_size.
+    """
+    if not 1 <= fewest <= most <= min(set_size, words.MAX_OBJECTS):
+        few_rows = set_size < words.MAX_OBJECTS
+        limit = f"dataset.set_size={set_size}" if few_rows else words.MAX_OBJECTS
+        raise ConfigError(
+            f"dataset.min_objects={fewest}, max_objects={most}: must be in order, from 1 to {limit}"
+        )
+
+
 @view.exact_products()
 def sample_scenes(
     count: int,
@@ -88,11 +103,7 @@ def sample_scenes(
         ConfigError: an impossible number of objects.
         RuntimeError: scenes are still rejected after very many attempts.
     """
-    if not 1 <= min_objects <= max_objects <= words.MAX_OBJECTS:
-        raise ConfigError(
-            f"min_objects={min_objects}, max_objects={max_objects}; must be in order, from 1 to"
-            f" {words.MAX_OBJECTS}"
-        )
+    check_objects(min_objects, max_objects)
     result = _empty(count, generator, min_objects, max_objects)
     vectors = _ways(result.camera)
     ways = torch.stack([vectors["right"][:, :2], vectors["behind"][:, :2]], 1)
@@ -114,6 +125,23 @@ def sample_scenes(
         done[owner] = True
         pending = pending[~done[pending]]
     raise RuntimeError(f"{len(pending)} of {count} CLEVR scenes rejected {_MOST_ROUNDS} times")
+
+
+def seed_of(label: str) -> int:
+    """The seed that a text stands for, the same on every machine."""
+    return int.from_bytes(hashlib.sha256(label.encode()).digest()[:7])
+
+
+def sample_labelled(
+    label: str, count: int, *, min_objects: int, max_objects: int, device: str = "cpu"
+) -> Scenes:
+    """Scenes that a text stands for, drawn on a device; see `sample_scenes`."""
+    return sample_scenes(
+        count,
+        generator=torch.Generator(device).manual_seed(seed_of(label)),
+        min_objects=min_objects,
+        max_objects=max_objects,
+    )
 
 
 def _empty(count: int, generator: torch.Generator, fewest: int, most: int) -> Scenes:

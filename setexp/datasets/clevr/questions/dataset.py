@@ -19,7 +19,8 @@ from setexp.datasets.clevr.questions.source import (
     procedural,
 )
 from setexp.datasets.clevr.questions.wording import vocabulary
-from setexp.datasets.clevr.vocabulary import MAX_OBJECTS, SCENES, sample_mark
+from setexp.datasets.clevr.scenes import check_objects
+from setexp.datasets.clevr.vocabulary import SCENES, sample_mark
 from setexp.datasets.passes import batch_rows, draws_by_batch
 from setexp.datasets.sources import SOURCES
 from setexp.errors import ConfigError, one_of
@@ -83,11 +84,7 @@ class ClevrQuestions:
                 raise ConfigError(f"dataset.{key}={value}: CLEVR questions have {only}")
         one_of("dataset.source", source, SOURCES)
         one_of("dataset.pad", pad, ("batch", "full"))
-        if not 1 <= min_objects <= max_objects <= MAX_OBJECTS:
-            raise ConfigError(
-                f"dataset.min_objects={min_objects}, max_objects={max_objects}: must be in order,"
-                f" from 1 to {MAX_OBJECTS}"
-            )
+        check_objects(min_objects, max_objects)
         sizes = {"train": train_size, "test": test_size}
         for split, size in sizes.items():
             if size is not None and size < 1:

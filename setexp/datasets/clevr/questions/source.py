@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from setexp.datasets.array_store import part_spans
 from setexp.datasets.clevr.questions.arrays import QuestionArrays, join, read_questions
 from setexp.datasets.clevr.questions.generator import BLOCK, generate
 from setexp.datasets.clevr.questions.wording import vocabulary, words_of
-from setexp.datasets.clevr.scenes import sample_scenes, to_official
+from setexp.datasets.clevr.scenes import sample_labelled, to_official
 from setexp.datasets.clevr.vocabulary import SPLITS
 from setexp.errors import ConfigError
 from setexp.files import made_once, whole, write_bytes
@@ -136,11 +135,9 @@ def draw(
     split: str, start: int, stop: int, recipe: Recipe
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Generated scenes start:stop of a split and their questions, in the official words."""
-    label = f"questions {recipe.data_seed} {split} {start}"
-    seed = int.from_bytes(hashlib.sha256(label.encode()).digest()[:7])
-    drawn = sample_scenes(
+    drawn = sample_labelled(
+        f"questions {recipe.data_seed} {split} {start}",
         stop - start,
-        generator=torch.Generator().manual_seed(seed),
         min_objects=recipe.min_objects,
         max_objects=recipe.max_objects,
     )
