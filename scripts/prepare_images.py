@@ -30,7 +30,12 @@ def main() -> int:
     parser.add_argument("--source", type=Path, required=True, help="folder of the unpacked files")
     parser.add_argument("--format", choices=READERS, help="default: that of the official files")
     parser.add_argument("--origin", help="what records say the images are; default: the format")
-    parser.add_argument("--root", type=Path, default=Path("data"), help="the project's data folder")
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=Path("data"),
+        help="paths.data of the runs that read it; default: data",
+    )
     options = parser.parse_args()
     side, kind = SIDES[options.name], options.format or options.name
     path = store_path(options.root, options.name)
