@@ -34,7 +34,7 @@ def main() -> int:
     parser.add_argument("--sheet", type=Path, help="PNG to write: sample and own pictures")
     parser.add_argument("--pictures", type=int, default=200, help="scenes that are drawn")
     parser.add_argument("--scenes", type=int, default=8000, help="scenes whose rules are checked")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the scenes (default: 0)")
     chosen = parser.parse_args()
     if not 50 <= chosen.pictures <= chosen.scenes:
         parser.error("--pictures: from 50, since few show not every colour, to --scenes")

@@ -24,9 +24,16 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--source", type=Path, required=True, help="unpacked folder CLEVR_v1.0")
-    parser.add_argument("--root", type=Path, default=Path("data"), help="the project's data folder")
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=Path("data"),
+        help="paths.data of the runs that read it; default: data",
+    )
     parser.add_argument("--image-size", type=int, default=128, help="height and width in pixels")
-    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS)
+    parser.add_argument(
+        "--splits", nargs="+", choices=SPLITS, default=SPLITS, help="what to prepare; default: both"
+    )
     parser.add_argument("--workers", type=int, default=None, help="processes (default: cores)")
     parser.add_argument("--verify", action="store_true", help="re-read stores that exist already")
     options = parser.parse_args()

@@ -23,18 +23,26 @@ def main() -> int:
     """Prepare one data set; 0 = done, 2 = the files or an argument is at fault."""
     from setexp.datasets.image_files import READERS, SIDES, read_images, store_path, write_images
     from setexp.errors import ConfigError
+    from setexp.files import sole_writer
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("name", choices=SIDES, help="which data set")
     parser.add_argument("--source", type=Path, required=True, help="folder of the unpacked files")
     parser.add_argument("--format", choices=READERS, help="default: that of the official files")
     parser.add_argument("--origin", help="what records say the images are; default: the format")
-    parser.add_argument("--root", type=Path, default=Path("data"), help="the project's data folder")
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=Path("data"),
+        help="paths.data of the runs that read it; default: data",
+    )
     options = parser.parse_args()
     side, kind = SIDES[options.name], options.format or options.name
     path = store_path(options.root, options.name)
     try:
-        write_images(path, options.origin or kind, READERS[kind](options.source.expanduser(), side))
+        sources = READERS[kind](options.source.expanduser(), side)
+        with sole_writer(path):
+            write_images(path, options.origin or kind, sources)
         for split, (images, _) in read_images(path).splits.items():
             print(f"{path}: {len(images)} {split} images")
     except (ConfigError, OSError) as error:

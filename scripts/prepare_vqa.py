@@ -34,7 +34,12 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--source", type=Path, required=True, help="folder of the official files")
-    parser.add_argument("--root", type=Path, default=Path("data"), help="the project's data folder")
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=Path("data"),
+        help="paths.data of the runs that read it; default: data",
+    )
     parser.add_argument(
         "--dtype",
         choices=("float32", "float16"),

@@ -49,16 +49,16 @@ def submission(folder: Path, split: str, root: Path | None, device: str) -> list
         raise ConfigError(
             f"{folder}: its run is not finished; the run's command takes it to its end"
         )
-    place = device_of(device)
+    where = device_of(device)
     set_float32(Precision(nodes["trainer"]["precision"]))
     changes = {} if root is None else {"root": str(root)}
-    dataset = build({**nodes["dataset"], **changes}, "dataset").to(place)
+    dataset = build({**nodes["dataset"], **changes}, "dataset").to(where)
     answers = dataset.answers
-    state = checkpoint.load(folder / "checkpoint.pt", place)
+    state = checkpoint.load(folder / "checkpoint.pt", where)
     checkpoint.check_vocabulary(folder / "checkpoint.pt", state, dataset)
-    task = build(nodes["task"], "task").to(place).eval()
+    task = build(nodes["task"], "task").to(where).eval()
     task.load_state_dict(state["model"])
-    generator, size = torch.Generator(place), nodes["trainer"]["eval_batch_size"]
+    generator, size = torch.Generator(where), nodes["trainer"]["eval_batch_size"]
     passes = dataset.batches(split, size, generator, shuffle=False, drop_last=False)
     found = []
     with torch.no_grad():
@@ -94,10 +94,15 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("folder", type=Path, help="of one seed's run")
-    parser.add_argument("--split", choices=("test", "test_dev", "val"), default="test")
+    parser.add_argument(
+        "--split",
+        choices=("test", "test_dev", "val"),
+        default="test",
+        help="whose questions; default: test",
+    )
     parser.add_argument("--to", type=Path, required=True, help="the file to write")
     parser.add_argument("--root", type=Path, help="the data folder; default: the run's")
-    parser.add_argument("--device", default="cpu", help="auto, cpu or cuda")
+    parser.add_argument("--device", default="cpu", help="auto, cpu or cuda; default: cpu")
     options = parser.parse_args()
     try:
         check_place(options.to)

@@ -99,18 +99,23 @@ def sole_writer(path: Path) -> Iterator[None]:
 
     Raises:
         ConfigError: nothing can be written there, be it now or later.
+        OSError: what the body reads elsewhere cannot be read; it says which file.
     """
+    folder = path.parent
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path.parent / f".{path.name}.lock", "w") as lock:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / f".{path.name}.lock", "w") as lock:
             if _locked(lock, path):
-                for stale in path.parent.glob(f".{path.name}.*.unfinished"):
+                for stale in folder.glob(f".{path.name}.*.unfinished"):
                     shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
             yield
     except OSError as error:
+        named = Path(error.filename or folder)
+        if not (named.is_relative_to(folder) or folder.is_relative_to(named)):
+            raise  # of a file that is read
         reason = (error.strerror or str(error)).partition("\n")[0]
         raise ConfigError(
-            f"cannot write {path.parent}: {reason}; make room there, or name another folder, "
+            f"cannot write {folder}: {reason}; make room there, or name another folder, "
             "paths.data=..."
         ) from error
 
@@ -132,6 +137,7 @@ def made_once(path: Path, make: Callable[[], object]) -> Path:
 
     Raises:
         ConfigError: it cannot be written.
+        OSError: as `sole_writer`.
     """
     if not path.exists():
         with sole_writer(path):

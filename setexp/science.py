@@ -21,7 +21,7 @@ _AS_BEFORE: dict[str, dict[str, Any]] = {
         "milestones": [],
         "average_from": None,
     },
-    "dataset": {"constant": True, "attributes": True},
+    "dataset": {"constant": True, "attributes": True, "pad_multiple": 1},
     "pretrained": {"overrides": []},
     "evaluation": {"curves": [], "double": False, "summaries": {}},
 }

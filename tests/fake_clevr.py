@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from setexp.datasets.clevr import procedural
+from setexp.datasets.clevr import procedural, scenes
 from setexp.datasets.clevr.dataset import ClevrSets
 from setexp.datasets.clevr.objects import read_scenes
 from setexp.datasets.clevr.official import SPLITS, real_store_path
@@ -66,7 +66,7 @@ def fake_renderer(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         drawn.append(len(scenes.tag))
         return fake_render(scenes, **size)
 
-    monkeypatch.setattr(procedural, "sample_scenes", fake_sample)
+    monkeypatch.setattr(scenes, "sample_scenes", fake_sample)
     monkeypatch.setattr(procedural, "to_official", fake_official)
     monkeypatch.setattr(procedural, "render", counted)
     return drawn

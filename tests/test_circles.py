@@ -153,8 +153,9 @@ def test_circles_that_do_not_fit_are_refused(make: Any) -> None:
     for changes in wrong:
         with pytest.raises(ConfigError, match=r"must be 1 <= min_radius <= max_radius"):
             make(**changes)
-    with pytest.raises(ConfigError, match="split x"):
-        make().sizes("x")
+    for ask in (make().sizes, make().circles):
+        with pytest.raises(ConfigError, match="split x"):
+            ask("x")
 
 
 def test_a_picture_without_room_is_refused() -> None:

@@ -48,15 +48,6 @@ def test_objects_keep_their_distance(scenes: Scenes) -> None:
         assert (offset @ torch.tensor(way)).abs()[pairs].min() >= 0.4 - 1e-5
 
 
-def test_margins_follow_the_camera_if_asked() -> None:
-    drawn = sample_scenes(40, generator=generator(1), min_visible_pixels=0, directions="per_camera")
-    offset, pairs = offsets(drawn)
-    ways = view.directions(drawn.camera)
-    for name in ("right", "behind"):
-        along = (offset * ways[name][:, None, None, :2]).sum(-1).abs()
-        assert along[pairs].min() >= 0.4 - 1e-5
-
-
 def test_every_object_is_visible(scenes: Scenes) -> None:
     assert visible_pixels(scenes, height=240, width=320)[scenes.present].min() >= 200
     careless = sample_scenes(60, generator=generator(), min_visible_pixels=0)
@@ -156,11 +147,9 @@ def test_scene_files_are_as_in_the_release(scenes: Scenes) -> None:
     np.testing.assert_allclose(arrays.coords, scenes.coords.numpy(), rtol=1e-6)
 
 
-@pytest.mark.parametrize("directions", ["nominal", "per_camera"])
-def test_relationships_follow_the_directions(directions: str) -> None:
-    drawn = sample_scenes(20, generator=generator(), min_visible_pixels=0, directions=directions)
-    described = to_official(drawn, "val", directions=directions)
-    for scene in described:
+def test_relationships_follow_the_directions() -> None:
+    drawn = sample_scenes(20, generator=generator(), min_visible_pixels=0)
+    for scene in to_official(drawn, "val"):
         coords = np.array([item["3d_coords"] for item in scene["objects"]])
         related = scene["relationships"]
         for i in range(len(coords)):
@@ -170,11 +159,6 @@ def test_relationships_follow_the_directions(directions: str) -> None:
             for name, lists in related.items():
                 along = (coords - coords[i]) @ np.array(scene["directions"][name])
                 assert lists[i] == np.flatnonzero(along > 0.2).tolist()
-
-
-def test_unknown_directions(scenes: Scenes) -> None:
-    with pytest.raises(ConfigError, match="directions=north: choose one of nominal, per_camera"):
-        to_official(scenes, "val", directions="north")
 
 
 def test_camera_explains_the_real_sample() -> None:

@@ -83,6 +83,21 @@ def test_a_second_writer_says_that_it_waits_for_the_first(
     assert [item.name for item in tmp_path.iterdir()] == [".train.h5.lock"]
 
 
+def test_what_cannot_be_read_is_not_called_unwritable(tmp_path: Path) -> None:
+    path, gone = tmp_path / "data" / "train.h5", tmp_path / "gone.tsv"
+    with pytest.raises(FileNotFoundError, match=r"gone\.tsv"), sole_writer(path):
+        gone.read_bytes()
+    for unwritable in (path, path.parent / "missing" / "part.h5", None):
+        message = f"cannot write {path.parent}: No space left on device; make room there"
+        with pytest.raises(ConfigError, match=message), sole_writer(path):
+            raise OSError(errno.ENOSPC, "No space left on device", unwritable)
+    tmp_path.joinpath("file").touch()  # where a folder should be
+    below = tmp_path / "file" / "images" / "train.h5"
+    message = f"cannot write {below.parent}: Not a directory"
+    with pytest.raises(ConfigError, match=message), sole_writer(below):
+        pass
+
+
 def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
     path, made = tmp_path / "train.h5", []
 

@@ -26,7 +26,7 @@ from setexp.datasets.image_files import (
 )
 from setexp.datasets.labelled_images import load_images
 from setexp.datasets.mosaics import Mosaics
-from setexp.datasets.sights import draw_sights
+from setexp.datasets.procedural_pictures import draw_pictures
 from setexp.encoders.permutation import AsGiven
 from setexp.errors import ConfigError
 from setexp.losses.cross_entropy import CrossEntropyLoss
@@ -146,7 +146,7 @@ def test_procedural_pictures_are_drawn_once_and_begin_alike(
     assert torch.equal(first["train"][1], longer["train"][1][:3])
     other, _, _ = load_images(*place, few, 1)
     assert not np.array_equal(first["test"][0], other["test"][0])
-    monkeypatch.setattr(labelled_images, "draw_sights", lambda *_, **__: pytest.fail("drawn"))
+    monkeypatch.setattr(labelled_images, "draw_pictures", lambda *_, **__: pytest.fail("drawn"))
     again, _, _ = load_images(*place, few, 0)
     assert np.array_equal(again["test"][0], first["test"][0])
 
@@ -154,8 +154,8 @@ def test_procedural_pictures_are_drawn_once_and_begin_alike(
 @pytest.mark.parametrize("classes", [10, 1000])
 def test_procedural_pictures(classes: int) -> None:
     label = torch.tensor([3, 3, 7, 9])
-    drawn = draw_sights(label, classes, 32, generator=torch.Generator().manual_seed(0))
-    again = draw_sights(label, classes, 32, generator=torch.Generator().manual_seed(0))
+    drawn = draw_pictures(label, classes, 32, generator=torch.Generator().manual_seed(0))
+    again = draw_pictures(label, classes, 32, generator=torch.Generator().manual_seed(0))
     assert drawn.shape == (4, 3, 32, 32) and drawn.dtype == torch.uint8
     assert torch.equal(drawn, again) and not torch.equal(drawn[0], drawn[1])
     light = drawn.float().mean((1, 2))
@@ -170,16 +170,7 @@ def test_a_killed_preparation_leaves_nothing(tmp_path: Path) -> None:
     path = store_path(tmp_path, "cifar10")
     with pytest.raises(KeyboardInterrupt):
         write_images(path, "half", {"train": (2, stops()), "test": (0, iter(()))})
-    assert [item.name for item in path.parent.iterdir()] == [".cifar10.h5.lock"]
-
-
-def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
-    path = store_path(tmp_path, "cifar10")
-    path.parent.mkdir(parents=True)
-    left = path.with_name(f".{path.name}.1.unfinished")
-    left.touch()
-    store(tmp_path)
-    assert path.exists() and not left.exists()
+    assert not list(path.parent.iterdir())
 
 
 def prepare(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -195,9 +186,14 @@ def test_a_folder_of_pictures_becomes_a_store(tmp_path: Path) -> None:
             folder = tmp_path / "pictures" / split / name
             folder.mkdir(parents=True)
             Image.new("RGB", (90, 64 + value), (value, 0, 0)).save(folder / "a.png")
+    path = store_path(tmp_path, "imagenet64")
+    path.parent.mkdir(parents=True)
+    left = path.with_name(f".{path.name}.1.unfinished")  # by a process that was killed
+    left.touch()
     arguments = ["imagenet64", "--source", str(tmp_path / "pictures"), "--root", str(tmp_path)]
     found = prepare(*arguments, "--format", "folder")
     assert found.returncode == 0, found.stderr
+    assert path.exists() and not left.exists()
     images = read_images(store_path(tmp_path, "imagenet64"))
     assert images.content.startswith("folder ")
     for pictures, labels in images.splits.values():

@@ -39,6 +39,10 @@ def test_runs_from_before_a_setting_go_on() -> None:
     assert differences(noted, now) == [] == differences(now, noted)
     sliced = science_of(config("experiment=polygons_fspool", "trainer.slice=4"), "data")
     assert differences(now, sliced) == ["trainer.slice: None -> 4"]
+    padded = ["experiment=mnist_fspool", "dataset.pad_multiple=32"]
+    one, many = (science_of(config(*overrides), "data") for overrides in (padded[:1], padded))
+    assert "pad_multiple" not in one["dataset"]
+    assert differences(one, many) == ["dataset.pad_multiple: None -> 32"]
 
 
 def test_every_setting_of_the_trainer_counts_but_where_and_how() -> None:

@@ -23,7 +23,8 @@ def stacks(experiment: str) -> bool:
     with torch.device("meta"):
         task = build(nodes["task"], "task")
     size = sum(p.numel() for p in task.parameters())
-    if nodes["dataset"].get("pad") == "batch" and "pad_multiple" not in nodes["dataset"]:  # ragged
+    data = nodes["dataset"]
+    if data.get("pad") == "batch" and data.get("pad_multiple", 1) == 1:  # ragged
         return False
     if nodes["crossval"]["grid"]:  # a seed is a stack by itself: tests/test_crossval.py
         return False

@@ -169,7 +169,7 @@ def test_a_pass_is_a_function_of_its_generator(scenes: Path) -> None:
 def test_batches_are_the_same_from_memory_and_from_the_file(
     scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("setexp.datasets.vqa.rows._COPY_ROWS", 7)
+    monkeypatch.setattr("setexp.datasets.vqa.padded_proposals._COPY_ROWS", 7)
     passes = []
     for resident in (True, False):
         monkeypatch.setattr("setexp.datasets.vqa.dataset.fits", lambda *_, r=resident: r)

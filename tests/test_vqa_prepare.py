@@ -24,6 +24,7 @@ from vqa_release import (
 )
 
 from setexp.datasets.array_store import Store
+from setexp.datasets.vqa import prepare as prepare_module
 from setexp.datasets.vqa import proposals as proposals_module
 from setexp.datasets.vqa.prepare import prepare, real_folder
 from setexp.datasets.vqa.proposals import prepare_proposals
@@ -276,6 +277,10 @@ def test_half_precision_stays_and_what_cannot_be_read_or_written_is_one_line(
     (release.parent / "file").write_text("")
     assert script(monkeypatch, "prepare_vqa", *arguments[:3], str(release.parent / "file")) == 2
     assert "cannot write" in capsys.readouterr().err
+    gone = release / "gone.tsv"  # since the files were listed
+    monkeypatch.setattr(prepare_module, "_tables", lambda *_: [gone])
+    assert script(monkeypatch, "prepare_vqa", *arguments) == 2
+    assert capsys.readouterr().err == f"error: [Errno 2] No such file or directory: '{gone}'\n"
 
 
 def another_layout(path: Path) -> None:

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Self
 
 import torch
 from torch import Tensor
 
-from setexp.datasets.circles import Rules, draw, place
-from setexp.datasets.drawn import Drawn
+from setexp.datasets.circles import FixedCircles, Rules, draw, place
+from setexp.datasets.drawn import SPLITS
 from setexp.datasets.passes import batch_rows
 from setexp.errors import ConfigError
 from setexp.sets import Batch, SetBatch
 
-_SPLITS = ("train", "val", "test")
 
-
-class CircleImages(Drawn):
+class CircleImages(FixedCircles):
     """Fixed pictures of 0 to `max_circles` circles; "circles_3" is a split of three in each.
 
     Circles are drawn once per split, by its name and the data seed; pictures in every batch.
@@ -53,20 +50,14 @@ class CircleImages(Drawn):
         counted_size: int,
         data_seed: int,
     ) -> None:
-        self.rules = Rules(image_size, min_radius, max_radius).checked()
         if not 1 <= max_circles <= set_size:
             raise ConfigError(
                 f"dataset.max_circles={max_circles}: 1 to dataset.set_size={set_size}"
             )
         self.set_size, self.max_circles = set_size, max_circles
-        super().__init__(dict(zip(_SPLITS, (train_size, val_size, test_size), strict=True)))
-        self.counted_size, self.data_seed = counted_size, data_seed
-        self._placed: dict[str, tuple[Tensor, Tensor]] = {}
-
-    def to(self, device: torch.device) -> Self:
-        """Deliver batches on this device from now on."""
-        self._placed.clear()
-        return super().to(device)
+        self.counted_size = counted_size
+        sizes = {"train": train_size, "val": val_size, "test": test_size}
+        super().__init__(Rules(image_size, min_radius, max_radius), sizes, data_seed)
 
     def sizes(self, split: str) -> int:
         """Pictures in one pass over a split; `ConfigError` where there is none."""
@@ -75,9 +66,8 @@ class CircleImages(Drawn):
     def circles(self, split: str) -> tuple[Tensor, Tensor]:
         """Circles (S, set_size, 4) of a split's pictures, and how many each has, (S,)."""
         if split not in self._placed:
-            fixed, counted = torch.Generator(), self._counted(split)
-            names = [*_SPLITS, *(f"circles_{k}" for k in range(1, self.set_size + 1))]
-            fixed.manual_seed(1000 * self.data_seed + names.index(split))
+            counted = self._counted(split)
+            fixed = self._fixed(len(SPLITS) + counted - 1 if counted else SPLITS.index(split))
             count = torch.randint(self.max_circles + 1, (self.sizes(split),), generator=fixed)
             count = torch.full_like(count, counted) if counted else count
             circles = place(count, self.set_size, self.rules, fixed)
@@ -107,7 +97,7 @@ class CircleImages(Drawn):
         """Circles in each picture of a split of equal counts; 0 of the others."""
         found = re.fullmatch(r"circles_(\d+)", split)
         if not found and split not in self._sizes:
-            raise ConfigError(f"split {split}: circles have {', '.join(_SPLITS)} and circles_K")
+            raise ConfigError(f"split {split}: circles have {', '.join(SPLITS)} and circles_K")
         if found and not 1 <= int(found[1]) <= self.set_size:
             raise ConfigError(f"split {split}: dataset.set_size={self.set_size} circles at most")
         return int(found[1]) if found else 0

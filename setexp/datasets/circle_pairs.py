@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Self
 
 import torch
 from torch import Tensor
 
-from setexp.datasets.circles import Rules, anywhere, draw, place, reach, touching
-from setexp.datasets.drawn import Drawn
+from setexp.datasets.circles import FixedCircles, Rules, anywhere, draw, place, reach, touching
+from setexp.datasets.drawn import SPLITS
 from setexp.datasets.passes import batch_rows
 from setexp.sets import Batch
 
-_SPLITS = ("train", "val", "test")
 _CIRCLES = 2
 
 
-class CirclePairs(Drawn):
+class CirclePairs(FixedCircles):
     """Fixed pairs of pictures of two circles each, and the sum of their squared ways.
 
     The second picture's circles have the radii and colours of the first's; their places are drawn
@@ -48,22 +46,14 @@ class CirclePairs(Drawn):
         test_size: int,
         data_seed: int,
     ) -> None:
-        self.rules = Rules(image_size, min_radius, max_radius).checked()
-        super().__init__(dict(zip(_SPLITS, (train_size, val_size, test_size), strict=True)))
-        self.data_seed = data_seed
-        self._placed: dict[str, Tensor] = {}
-
-    def to(self, device: torch.device) -> Self:
-        """Deliver batches on this device from now on."""
-        self._placed.clear()
-        return super().to(device)
+        sizes = {"train": train_size, "val": val_size, "test": test_size}
+        super().__init__(Rules(image_size, min_radius, max_radius), sizes, data_seed)
 
     def circles(self, split: str) -> Tensor:
         """Circles of a split's pairs, before and after: (S, 2, 2, 4)."""
         if split not in self._placed:
-            seed = 1000 * self.data_seed + _SPLITS.index(split)
-            fixed = torch.Generator().manual_seed(seed)
             counts = torch.full((self.sizes(split),), _CIRCLES)
+            fixed = self._fixed(SPLITS.index(split))
             first = place(counts, _CIRCLES, self.rules, fixed)
             both = torch.stack([first, self._moved(first, fixed)], dim=1)
             self._placed[split] = both.to(self.device)

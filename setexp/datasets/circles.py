@@ -7,12 +7,14 @@ are at most its radius away from its centre.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from setexp.datasets.drawn import Drawn
 from setexp.errors import ConfigError
 
 CIRCLE_DIM = 4
@@ -41,6 +43,31 @@ class Rules(NamedTuple):
                 f"{self.image_size / 2 - 1:g}"
             )
         return self
+
+
+class FixedCircles(Drawn):
+    """A dataset of circles that are drawn once per split, on the CPU, when first asked for.
+
+    Args:
+        rules: of all circles. sizes: pictures or pairs of them, by split. data_seed: of all.
+
+    Raises:
+        ConfigError: circles that do not fit.
+    """
+
+    def __init__(self, rules: Rules, sizes: Mapping[str, int], data_seed: int) -> None:
+        super().__init__(sizes)
+        self.rules, self.data_seed = rules.checked(), data_seed
+        self._placed: dict[str, Any] = {}  # of each split, on the device
+
+    def to(self, device: torch.device) -> Self:
+        """Deliver batches on this device from now on."""
+        self._placed.clear()
+        return super().to(device)
+
+    def _fixed(self, number: int) -> torch.Generator:
+        """What decides the circles of the split of a number, on the CPU."""
+        return torch.Generator().manual_seed(1000 * self.data_seed + number)
 
 
 def draw(circles: Tensor, mask: Tensor, image_size: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from setexp.datasets.drawn import Drawn
-from setexp.datasets.passes import batch_spans
+from setexp.datasets.passes import batch_spans, draws_by_batch
 from setexp.errors import ConfigError
 from setexp.ops.boxes import pairwise_iou
 from setexp.sets import Batch, SetBatch
@@ -71,13 +71,10 @@ class CountingToy(Drawn):
     ) -> Iterator[Batch]:
         """One pass of new sets; `shuffle` means nothing here. See `setexp.datasets`."""
         del shuffle
-        count = self.sizes(split)
-        seed = int(torch.randint(2**31, (), generator=generator, device=self.device))
-        own = torch.Generator(self.device)
-        spans = batch_spans(count, batch_size, start, drop_last)
-        for at, span in enumerate(spans, start):
-            own.manual_seed(seed + at)  # of each batch, so that any can come first
-            yield self._draw(span.stop - span.start, own)
+        draws = draws_by_batch(generator, start)
+        spans = batch_spans(self.sizes(split), batch_size, start, drop_last)
+        for at, span in enumerate(spans):
+            yield self._draw(span.stop - span.start, draws(at))
 
     def _draw(self, size: int, generator: torch.Generator) -> Batch:
         how: dict[str, Any] = {"generator": generator, "device": self.device}

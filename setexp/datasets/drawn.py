@@ -14,6 +14,8 @@ import torch
 
 from setexp.errors import ConfigError
 
+SPLITS = ("train", "val", "test")
+
 
 class Drawn:
     """A dataset that is drawn, with batches on `self.device`.
@@ -50,6 +52,10 @@ class DrawnForRun(Drawn):
     def __init__(self, sizes: Mapping[str, int]) -> None:
         super().__init__(sizes)
         self.seed = 0
+
+    def _fixed(self, split: str) -> torch.Generator:
+        """What decides the sets of one of `SPLITS`, on the CPU."""
+        return torch.Generator().manual_seed(self.seed + SPLITS.index(split))
 
     def for_run(self, seed: int) -> Self:
         """The same task with the sets of another run."""

@@ -16,7 +16,6 @@ import numpy as np
 
 from setexp.datasets.array_store import Array, Store, write_store
 from setexp.errors import ConfigError
-from setexp.files import sole_writer
 
 SPLITS = ("train", "test")
 SIDES = {"cifar10": 32, "imagenet64": 64}  # pixels, of the data sets that have stores
@@ -60,21 +59,18 @@ def read_images(path: Path) -> Images:
     return Images(splits, f"{store.about['origin']} {store.digest}")
 
 
-def write_images(path: Path, origin: str, sources: Items, *, again: bool = True) -> None:
-    """Write a store, whole or not at all.
+def write_images(path: Path, origin: str, sources: Items) -> None:
+    """Write a store, whole or not at all; that others may write it, too, is the caller's concern.
 
     Args:
         origin: what the images were made from, in a few words.
         sources: see `Items`.
-        again: replace one that is there; otherwise it is kept.
 
     Raises:
-        ConfigError: it cannot be written.
+        OSError: it cannot be written.
     """
     counts = {f"{s}/{name}": n for s, (n, _) in sources.items() for name in Split._fields}
-    with sole_writer(path):
-        if again or not path.exists():
-            write_store(path, _blocks(sources), counts, {"origin": origin})
+    write_store(path, _blocks(sources), counts, {"origin": origin})
 
 
 def _blocks(sources: Items) -> Iterator[dict[str, Array]]:

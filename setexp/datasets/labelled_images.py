@@ -14,9 +14,10 @@ from torch import Tensor
 from setexp.datasets.array_store import Array
 from setexp.datasets.image_files import SIDES, SPLITS, read_images, store_path, write_images
 from setexp.datasets.mnist_images import load_mnist
-from setexp.datasets.sights import draw_sights
+from setexp.datasets.procedural_pictures import draw_pictures
 from setexp.datasets.sources import SOURCES, image_count
 from setexp.errors import ConfigError, one_of
+from setexp.files import made_once
 
 _SIZES = {  # procedural pictures of a split, as many as there are real ones
     "cifar10": {"train": 50_000, "test": 10_000},
@@ -100,15 +101,13 @@ def _procedural(root: str, name: str, sizes: dict[str, int], seed: int) -> Path:
     """Store of the first procedural pictures of each split, drawn where it is missing."""
     about = "+".join(str(sizes[split]) for split in SPLITS)
     path = store_path(root, f"procedural-{name}-{about}-seed{seed}-{_VERSION}")
-    if not path.exists():
-        drawn = {split: (n, _drawn(name, split, n, seed)) for split, n in sizes.items()}
-        write_images(path, "drawn", drawn, again=False)
-    return path
+    drawn = {split: (n, _drawn(name, split, n, seed)) for split, n in sizes.items()}
+    return made_once(path, lambda: write_images(path, "drawn", drawn))
 
 
 def _drawn(name: str, split: str, count: int, seed: int) -> Iterator[tuple[Array, int]]:
     generator = torch.Generator().manual_seed(2 * seed + int(split == "train"))
     for start in range(0, count, _BLOCK):
         drawn = torch.randint(_CLASSES[name], (_BLOCK,), generator=generator)
-        pictures = draw_sights(drawn, _CLASSES[name], SIDES[name], generator=generator)
+        pictures = draw_pictures(drawn, _CLASSES[name], SIDES[name], generator=generator)
         yield from islice(zip(pictures.numpy(), drawn.tolist(), strict=True), count - start)

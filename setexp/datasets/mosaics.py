@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from setexp.datasets.image_rows import Pictures, fits
 from setexp.datasets.labelled_images import image_shape, load_images
-from setexp.datasets.passes import batch_rows
-from setexp.datasets.pictures import Pictures, fits
+from setexp.datasets.passes import batch_rows, draws_by_batch
 from setexp.errors import ConfigError
 from setexp.ops.rows import take_rows
 from setexp.ops.tiles import cut
@@ -112,14 +112,11 @@ class Mosaics:
         drop_last: bool,
     ) -> Iterator[Batch]:
         """One pass; `shuffle` is the order of the images. See `setexp.datasets`."""
-        count = self.sizes(split)
-        seed = int(torch.randint(2**31, (), generator=generator, device=self.device))
+        count, draws = self.sizes(split), draws_by_batch(generator, start)
         rows = batch_rows(count, batch_size, generator, start, shuffle, drop_last)
         labels = self._images[split][1].to(self.device)
-        own = torch.Generator(self.device)
         for at, images in enumerate(self._of(split).batches(rows)):
-            own.manual_seed(seed + start + at)  # each batch by itself, so that any can come first
-            yield self._batch(images, labels.index_select(0, rows[at]), own)
+            yield self._batch(images, labels.index_select(0, rows[at]), draws(at))
 
     def _of(self, split: str) -> Pictures:
         if split not in self._pictures:

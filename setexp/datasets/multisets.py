@@ -11,8 +11,6 @@ from setexp.datasets.passes import batch_rows
 from setexp.errors import ConfigError
 from setexp.sets import Batch, SetBatch
 
-_SPLITS = ("train", "val", "test")
-
 
 class Multisets(DrawnForRun):
     """Fixed sets of standard normal elements; targets equal inputs.
@@ -40,7 +38,7 @@ class Multisets(DrawnForRun):
             if value < 1:
                 raise ConfigError(f"dataset.{name}={value}: at least 1")
         self.shape = (set_size, element_dim)
-        super().__init__(dict(zip(_SPLITS, (train_size, val_size, test_size), strict=True)))
+        super().__init__({"train": train_size, "val": val_size, "test": test_size})
 
     def batches(
         self,
@@ -54,8 +52,7 @@ class Multisets(DrawnForRun):
     ) -> Iterator[Batch]:
         """One pass over the fixed sets of a split; see `setexp.datasets`."""
         count = self.sizes(split)
-        fixed = torch.Generator().manual_seed(self.seed + _SPLITS.index(split))
-        x = torch.randn(count, *self.shape, generator=fixed).to(self.device)
+        x = torch.randn(count, *self.shape, generator=self._fixed(split)).to(self.device)
         for rows in batch_rows(count, batch_size, generator, start, shuffle, drop_last):
             some = x.index_select(0, rows)
             sets = SetBatch(some, some.new_ones(some.shape[:-1]))

@@ -14,8 +14,6 @@ from setexp.errors import ConfigError
 from setexp.ops.rows import take_rows
 from setexp.sets import Batch, SetBatch
 
-_SPLITS = ("train", "val", "test")
-
 
 def occurrence(classes: Tensor) -> Tensor:
     """How often each element's class came before it: one-hot (..., N, K) to int64 (..., N)."""
@@ -64,7 +62,7 @@ class Numbering(DrawnForRun):
             )
         self.set_size, self.numbers = set_size, element_dim
         self.classes, self.choices = classes, classes_per_sample
-        super().__init__(dict(zip(_SPLITS, (train_size, val_size, test_size), strict=True)))
+        super().__init__({"train": train_size, "val": val_size, "test": test_size})
         self.augment = augment
 
     def batches(
@@ -89,8 +87,7 @@ class Numbering(DrawnForRun):
 
     def _draw(self, split: str) -> Tensor:
         """Classes of all sets of a split, int64 (count, N)."""
-        fixed = torch.Generator().manual_seed(self.seed + _SPLITS.index(split))
-        count = self.sizes(split)
+        count, fixed = self.sizes(split), self._fixed(split)
         key = torch.rand(count, self.classes, generator=fixed)
         choices = key.argsort(-1)[:, : self.choices]
         chosen = torch.randint(self.choices, (count, self.set_size), generator=fixed)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 
 from setexp.datasets.drawn import Drawn
-from setexp.datasets.passes import batch_spans
+from setexp.datasets.passes import batch_spans, draws_by_batch
 from setexp.errors import ConfigError
 from setexp.sets import Batch, SetBatch
 
@@ -64,14 +64,11 @@ class Numbers(Drawn):
     ) -> Iterator[Batch]:
         """One pass of fresh sets; `shuffle` means nothing here. See `setexp.datasets`."""
         del shuffle
-        count = self.sizes(split)
-        seed = int(torch.randint(2**31, (), generator=generator, device=self.device))
+        count, draws = self.sizes(split), draws_by_batch(generator)
         dtype = torch.float32 if split == "train" else torch.float64
         low, high = self.intervals.get(split, (0.0, 1.0))
-        own = torch.Generator(self.device)
         for span in batch_spans(count, batch_size, start, drop_last):
-            own.manual_seed(seed + span.start)  # each batch by itself, so that any can come first
-            shape = (span.stop - span.start, self.set_size)
+            shape, own = (span.stop - span.start, self.set_size), draws(span.start)
             x = torch.rand(shape, generator=own, device=self.device, dtype=dtype)
             x = low + (high - low) * x
             ordered, order = x.sort(-1)

@@ -1,4 +1,4 @@
-"""Which rows each batch of one pass has, and reading ahead: what all datasets share."""
+"""Rows and random numbers of each batch of one pass, and reading ahead: what datasets share."""
 
 from __future__ import annotations
 
@@ -39,6 +39,23 @@ def batch_rows(
         order = torch.arange(count, device=device)
     spans = batch_spans(count, batch_size, start, drop_last)
     return [order[span] for span in spans]
+
+
+def draws_by_batch(generator: torch.Generator, start: int = 0) -> Callable[[int], torch.Generator]:
+    """A seed of its own for every batch of a pass, so that any batch can come first.
+
+    Args:
+        generator: decides all of them and the device; one number of it is drawn at the call.
+        start: place of the batch that is number 0.
+
+    Returns:
+        A function from a batch's number to its generator, which is the same one, seeded anew: draw
+        a batch before asking for the next one's.
+    """
+    device = generator.device
+    seed = int(torch.randint(2**31, (), generator=generator, device=device))
+    own = torch.Generator(device)
+    return lambda number: own.manual_seed(seed + start + number)
 
 
 def read_ahead(read: Callable[[What], Read], batches: Sequence[What]) -> Iterator[Read]:

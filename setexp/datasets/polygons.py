@@ -11,6 +11,7 @@ from torch import Tensor
 from setexp.datasets.drawn import Drawn
 from setexp.datasets.passes import batch_spans
 from setexp.errors import ConfigError
+from setexp.ops.rows import take_rows
 from setexp.sets import Batch, SetBatch
 
 
@@ -57,8 +58,7 @@ class Polygons(Drawn):
         count = self.sizes(split)
         angle = torch.rand(count, generator=generator, device=self.device) * (2 * math.pi)
         key = torch.rand(count, self.set_size, generator=generator, device=self.device)
-        order = key.argsort(-1).unsqueeze(-1).expand(-1, -1, 2)
-        x = polygons(angle, self.set_size).gather(1, order)
+        x = take_rows(polygons(angle, self.set_size), key.argsort(-1))
         mask = x.new_ones(count, self.set_size)
         for rows in batch_spans(count, batch_size, start, drop_last):
             sets = SetBatch(x[rows], mask[rows])

@@ -7,14 +7,14 @@ Pixels are kept as indices, so that all 60000 sets take 41 MB on the device and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from setexp.datasets.digits import SIDE
 from setexp.datasets.mnist_images import TEST_SIZE, load_mnist
-from setexp.datasets.passes import batch_rows
+from setexp.datasets.passes import batch_rows, draws_by_batch
 from setexp.errors import ConfigError, one_of
 from setexp.sets import Batch, SetBatch
 
@@ -161,10 +161,9 @@ class SetMnist:
         drop_last: bool,
     ) -> Iterator[Batch]:
         """One pass; `shuffle` is the order of the sets, that of points is always random."""
-        count, device = self.sizes(split), self._place.device
-        seed = int(torch.randint(2**31, (), generator=generator, device=device))
+        count, draws = self.sizes(split), draws_by_batch(generator, start)
         parts = batch_rows(count, batch_size, generator, start, shuffle, drop_last)
-        return self._produce(split, parts, self._lengths(split, parts), seed + start)
+        return self._produce(split, parts, self._lengths(split, parts), draws)
 
     def _lengths(self, split: str, parts: list[Tensor]) -> list[int]:
         """Padded size of each batch, read from the device at once."""
@@ -175,13 +174,16 @@ class SetMnist:
         return [min(self.set_size, -(-n // self.pad_multiple) * self.pad_multiple) for n in largest]
 
     def _produce(
-        self, split: str, parts: list[Tensor], lengths: list[int], seed: int
+        self,
+        split: str,
+        parts: list[Tensor],
+        lengths: list[int],
+        draws: Callable[[int], torch.Generator],
     ) -> Iterator[Batch]:
-        """Batches of the given sets; each has a random seed of its own, so any can come first."""
+        """Batches of the given sets; see `draws_by_batch`."""
         pixels, labels = self._split(split)
-        generator = torch.Generator(self._place.device)
         for at, (rows, length) in enumerate(zip(parts, lengths, strict=True)):
-            generator.manual_seed(seed + at)
+            generator = draws(at)
             pixel = _shuffled(pixels.index_select(0, rows), generator)[:, :length]
             x = self._place.index_select(0, pixel.flatten()).unflatten(0, pixel.shape)
             clean = SetBatch(x, (pixel != _PADDING).to(x.dtype))

@@ -15,10 +15,11 @@ from setexp.datasets.clevr.foreground import load_masks, mask_path, procedural_m
 from setexp.datasets.clevr.objects import BOX_DIM, STATE_DIM
 from setexp.datasets.clevr.official import real_store_path
 from setexp.datasets.clevr.procedural import procedural_store, recipe_here
+from setexp.datasets.clevr.scenes import check_objects
 from setexp.datasets.clevr.store import Store
-from setexp.datasets.clevr.vocabulary import MAX_OBJECTS, SCENES, SPLITS, sample_mark
+from setexp.datasets.clevr.vocabulary import SCENES, SPLITS, sample_mark
+from setexp.datasets.image_rows import Pictures, fits
 from setexp.datasets.passes import batch_rows
-from setexp.datasets.pictures import Pictures, fits
 from setexp.datasets.sources import SOURCES
 from setexp.errors import ConfigError, one_of
 from setexp.sets import Batch, SetBatch
@@ -100,7 +101,7 @@ class ClevrSets:
         if self.source == "real":
             self._counts = {split: self._open_real(split, wanted[split]) for split in SPLITS}
         else:
-            self._check_objects(min_objects, max_objects)
+            check_objects(min_objects, max_objects, set_size)
             self._counts = {split: wanted[split] or SCENES[split] for split in SPLITS}
             looks = (image_size, min_objects, max_objects, data_seed)
             self._recipe = recipe_here(self._root, self._counts, looks)
@@ -195,13 +196,6 @@ class ClevrSets:
             )
         self._stores[split] = store
         return wanted or len(store)
-
-    def _check_objects(self, fewest: int, most: int) -> None:
-        if not 1 <= fewest <= most <= min(self.set_size, MAX_OBJECTS):
-            raise ConfigError(
-                f"dataset.min_objects={fewest}, max_objects={most}, set_size={self.set_size}: must"
-                f" be 1 <= min_objects <= max_objects <= set_size, and max_objects <= {MAX_OBJECTS}"
-            )
 
     def _split(self, split: str) -> _Split:
         name = _stored_as(split)

@@ -3,7 +3,7 @@
 Masks of a store lie beside it, a bit for each pixel: `numpy.packbits` of (S, H, W) along the width.
 Those of procedural scenes are made on first use, from the scenes, which are drawn again, and are
 named by the store's content, so that a store that is rendered anew gets masks of its own. The
-official release has none, but who has rendered them may put such a file there.
+official release has none, but whoever has rendered them may put such a file there.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from setexp.datasets.clevr.raster import first_hits, scenes_at_once
 from setexp.datasets.clevr.scenes import Scenes
 from setexp.datasets.clevr.store import Store
 from setexp.errors import ConfigError
-from setexp.files import sole_writer, write_bytes
+from setexp.files import made_once, write_bytes
 
 
 def mask_path(store: Path) -> Path:
@@ -61,35 +61,36 @@ def procedural_masks(store: Store, split: str, recipe: Recipe) -> Path:
     """
     any_masks = mask_path(store.path)
     path = any_masks.with_stem(f"{any_masks.stem}-{store.digest}")
-    if path.exists():
-        return path
+
+    def make() -> None:
+        content = io.BytesIO()
+        np.save(content, _draw_masks(store, split, recipe), allow_pickle=False)
+        for former in path.parent.glob(f"{any_masks.stem}*.npy"):  # of other content
+            former.unlink()
+        write_bytes(path, content.getvalue())
+
+    return made_once(path, make)
+
+
+def _draw_masks(store: Store, split: str, recipe: Recipe) -> Array:
+    from tqdm import tqdm
+
     if recipe.drawn_on == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
             f"{store.path} was drawn on a GPU, and its masks must be, too; remove it, or find one"
         )
-    from tqdm import tqdm
-
-    with sole_writer(path):
-        if path.exists():  # another process may have finished while this one waited
-            return path
-        packed, spans = [], part_spans(len(store), recipe.part_size)
-        for start, stop in tqdm(spans, desc=f"CLEVR {split}, foregrounds", disable=None):
-            scenes = draw_scenes(split, start, stop, recipe)
-            coords = store.array("coords", start, stop)[:, : recipe.max_objects]
-            if not np.array_equal(scenes.coords.cpu().numpy(), coords):
-                raise ConfigError(
-                    f"{store.path} was drawn on another machine, and its scenes come out "
-                    "differently here; make its masks there, or remove it"
-                )
-            side = recipe.image_size
-            seen = silhouettes(scenes, height=side, width=side)
-            packed.append(np.packbits(seen.cpu().numpy(), axis=-1))
-        content = io.BytesIO()
-        np.save(content, np.concatenate(packed), allow_pickle=False)
-        for former in path.parent.glob(f"{any_masks.stem}*.npy"):  # of other content
-            former.unlink()
-        write_bytes(path, content.getvalue())
-    return path
+    packed, spans = [], part_spans(len(store), recipe.part_size)
+    for start, stop in tqdm(spans, desc=f"CLEVR {split}, foregrounds", disable=None):
+        scenes = draw_scenes(split, start, stop, recipe)
+        coords = store.array("coords", start, stop)[:, : recipe.max_objects]
+        if not np.array_equal(scenes.coords.cpu().numpy(), coords):
+            raise ConfigError(
+                f"{store.path} was drawn on another machine, and its scenes come out "
+                "differently here; make its masks there, or remove it"
+            )
+        seen = silhouettes(scenes, height=recipe.image_size, width=recipe.image_size)
+        packed.append(np.packbits(seen.cpu().numpy(), axis=-1))
+    return np.concatenate(packed)
 
 
 def load_masks(path: Path, images: tuple[int, ...]) -> Array:

@@ -13,7 +13,7 @@ import torch
 from setexp.datasets.array_store import LAYOUT, is_sound, part_spans
 from setexp.datasets.clevr.objects import HEIGHT, WIDTH, read_scenes
 from setexp.datasets.clevr.render import render
-from setexp.datasets.clevr.scenes import Scenes, sample_scenes, to_official
+from setexp.datasets.clevr.scenes import Scenes, sample_labelled, to_official
 from setexp.datasets.clevr.store import PART_SIZE, Block, merge_parts, part_path, write_store
 from setexp.files import made_once
 
@@ -114,13 +114,12 @@ def _render_store(path: Path, split: str, count: int, recipe: Recipe) -> None:
 
 def draw_scenes(split: str, start: int, stop: int, recipe: Recipe) -> Scenes:
     """Scenes start:stop of a split, which are a part, from a seed of their own."""
-    label = f"{recipe.data_seed} {split} {start}"
-    seed = int.from_bytes(hashlib.sha256(label.encode()).digest()[:7])
-    return sample_scenes(
+    return sample_labelled(
+        f"{recipe.data_seed} {split} {start}",
         stop - start,
-        generator=torch.Generator(recipe.drawn_on).manual_seed(seed),
         min_objects=recipe.min_objects,
         max_objects=recipe.max_objects,
+        device=recipe.drawn_on,
     )
 
 

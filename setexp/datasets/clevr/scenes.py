@@ -7,6 +7,7 @@ lamps, so that crowded scenes stay as frequent as sparse ones.
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from setexp.datasets.clevr import camera as view
 from setexp.datasets.clevr import vocabulary as words
 from setexp.datasets.clevr.lamps import LAMP_JITTER, LAMP_POSITIONS
 from setexp.datasets.clevr.raster import visible_pixels
-from setexp.errors import ConfigError, one_of
+from setexp.errors import ConfigError
 
 # Distances of the generator: between two bodies, and along the directions right and behind.
 GAP, MARGIN = 0.25, 0.4
@@ -66,6 +67,20 @@ class Scenes(NamedTuple):
         return slots < self.count[:, None]
 
 
+def check_objects(fewest: int, most: int, set_size: int = words.MAX_OBJECTS) -> None:
+    """Refuse numbers of objects that no scene has, or that a padded set has no rows for.
+
+    Raises:
+        ConfigError: it is not 1 <= fewest <= most <= 10 and set_size.
+    """
+    if not 1 <= fewest <= most <= min(set_size, words.MAX_OBJECTS):
+        few_rows = set_size < words.MAX_OBJECTS
+        limit = f"dataset.set_size={set_size}" if few_rows else words.MAX_OBJECTS
+        raise ConfigError(
+            f"dataset.min_objects={fewest}, max_objects={most}: must be in order, from 1 to {limit}"
+        )
+
+
 @view.exact_products()
 def sample_scenes(
     count: int,
@@ -74,7 +89,6 @@ def sample_scenes(
     min_objects: int = 3,
     max_objects: int = 10,
     min_visible_pixels: int = 200,
-    directions: str = "nominal",
 ) -> Scenes:
     """Draw scenes by the generator's rules; a function of the generator's state alone.
 
@@ -84,19 +98,14 @@ def sample_scenes(
         min_objects: fewest objects of a scene; the number is uniform up to `max_objects`.
         max_objects: most objects of a scene, N.
         min_visible_pixels: of every object in a 320x240 picture.
-        directions: along which margins are kept, "nominal" (official) or "per_camera".
 
     Raises:
-        ConfigError: an impossible number of objects or unknown directions.
+        ConfigError: an impossible number of objects.
         RuntimeError: scenes are still rejected after very many attempts.
     """
-    if not 1 <= min_objects <= max_objects <= words.MAX_OBJECTS:
-        raise ConfigError(
-            f"min_objects={min_objects}, max_objects={max_objects}; must be in order, from 1 to"
-            f" {words.MAX_OBJECTS}"
-        )
+    check_objects(min_objects, max_objects)
     result = _empty(count, generator, min_objects, max_objects)
-    vectors = _ways(result.camera, directions)
+    vectors = _ways(result.camera)
     ways = torch.stack([vectors["right"][:, :2], vectors["behind"][:, :2]], 1)
     pending = torch.arange(count, device=generator.device)
     for _ in range(_MOST_ROUNDS):
@@ -116,6 +125,23 @@ def sample_scenes(
         done[owner] = True
         pending = pending[~done[pending]]
     raise RuntimeError(f"{len(pending)} of {count} CLEVR scenes rejected {_MOST_ROUNDS} times")
+
+
+def seed_of(label: str) -> int:
+    """The seed that a text stands for, the same on every machine."""
+    return int.from_bytes(hashlib.sha256(label.encode()).digest()[:7])
+
+
+def sample_labelled(
+    label: str, count: int, *, min_objects: int, max_objects: int, device: str = "cpu"
+) -> Scenes:
+    """Scenes that a text stands for, drawn on a device; see `sample_scenes`."""
+    return sample_scenes(
+        count,
+        generator=torch.Generator(device).manual_seed(seed_of(label)),
+        min_objects=min_objects,
+        max_objects=max_objects,
+    )
 
 
 def _empty(count: int, generator: torch.Generator, fewest: int, most: int) -> Scenes:
@@ -144,12 +170,9 @@ def _signed(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     return 2 * drawn - 1
 
 
-def _ways(camera: Tensor, directions: str) -> dict[str, Tensor]:
-    """The six direction vectors of every scene, (S, 3) each."""
-    one_of("directions", directions, ("nominal", "per_camera"))
-    if directions == "nominal":
-        camera = camera.new_tensor(view.POSITION).expand_as(camera)
-    return view.directions(camera)
+def _ways(camera: Tensor) -> dict[str, Tensor]:
+    """Six directions of each of S scenes, (S, 3), all from the camera before its jitter."""
+    return view.directions(camera.new_tensor(view.POSITION).expand_as(camera))
 
 
 def _place(
@@ -234,7 +257,6 @@ def to_official(
     *,
     width: int = 480,
     height: int = 320,
-    directions: str = "nominal",
 ) -> list[dict[str, Any]]:
     """Describe scenes as the entries of "scenes" in an official scene file.
 
@@ -244,11 +266,10 @@ def to_official(
         first_index: number of the first scene within the split.
         width: of the pictures that "pixel_coords" belong to.
         height: likewise.
-        directions: "nominal" (official: the camera before its jitter) or "per_camera".
     """
     camera = scenes.camera.double()
     coords = scenes.coords.double()
-    ways = _ways(camera, directions)
+    ways = _ways(camera)
     pixels = view.project(coords, camera, height=height, width=width)
     offset = coords[:, None] - coords[:, :, None]
     pairs = scenes.present[:, None] & scenes.present[:, :, None]

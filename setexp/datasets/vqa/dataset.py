@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 
 from setexp.datasets.array_store import Store
+from setexp.datasets.image_rows import fits
 from setexp.datasets.passes import batch_rows
-from setexp.datasets.pictures import fits
 from setexp.datasets.sources import SOURCES
 from setexp.datasets.vqa.majority import majority_answers
+from setexp.datasets.vqa.padded_proposals import Proposals
 from setexp.datasets.vqa.prepare import (
     LABELLED,
     LEARNED,
@@ -23,7 +24,6 @@ from setexp.datasets.vqa.prepare import (
     vocabulary_path,
 )
 from setexp.datasets.vqa.procedural import procedural, procedural_folder
-from setexp.datasets.vqa.rows import Proposals
 from setexp.datasets.vqa.scenes import Recipe
 from setexp.datasets.vqa.split import Split, joined, numbered
 from setexp.datasets.vqa.vocabulary import Vocabulary, read_vocabulary

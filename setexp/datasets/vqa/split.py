@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from setexp.datasets.array_store import Array, Store
-from setexp.datasets.vqa.rows import Proposals
+from setexp.datasets.vqa.padded_proposals import Proposals
 from setexp.datasets.vqa.vocabulary import Vocabulary, numbers_in
 from setexp.errors import ConfigError
 from setexp.ops.votes import PEOPLE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -19,8 +19,9 @@ from setexp.datasets.clevr.questions.source import (
     procedural,
 )
 from setexp.datasets.clevr.questions.wording import vocabulary
-from setexp.datasets.clevr.vocabulary import MAX_OBJECTS, SCENES, sample_mark
-from setexp.datasets.passes import batch_rows
+from setexp.datasets.clevr.scenes import check_objects
+from setexp.datasets.clevr.vocabulary import SCENES, sample_mark
+from setexp.datasets.passes import batch_rows, draws_by_batch
 from setexp.datasets.sources import SOURCES
 from setexp.errors import ConfigError, one_of
 from setexp.ops.rows import take_rows
@@ -83,11 +84,7 @@ class ClevrQuestions:
                 raise ConfigError(f"dataset.{key}={value}: CLEVR questions have {only}")
         one_of("dataset.source", source, SOURCES)
         one_of("dataset.pad", pad, ("batch", "full"))
-        if not 1 <= min_objects <= max_objects <= MAX_OBJECTS:
-            raise ConfigError(
-                f"dataset.min_objects={min_objects}, max_objects={max_objects}: must be in order,"
-                f" from 1 to {MAX_OBJECTS}"
-            )
+        check_objects(min_objects, max_objects)
         sizes = {"train": train_size, "test": test_size}
         for split, size in sizes.items():
             if size is not None and size < 1:
@@ -149,21 +146,20 @@ class ClevrQuestions:
         drop_last: bool,
     ) -> Iterator[Batch]:
         """One pass; `shuffle` is the order of questions, that of objects is always random."""
-        count = self.sizes(split)
-        seed = int(torch.randint(2**31, (), generator=generator, device=self.device))
+        count, draws = self.sizes(split), draws_by_batch(generator, start)
         parts = batch_rows(count, batch_size, generator, start, shuffle, drop_last)
-        return self._produce(self._split(split), parts, seed + start)
+        return self._produce(self._split(split), parts, draws)
 
-    def _produce(self, split: _Split, parts: list[Tensor], seed: int) -> Iterator[Batch]:
-        """Batches of the given questions; each has a random seed of its own."""
+    def _produce(
+        self, split: _Split, parts: list[Tensor], draws: Callable[[int], torch.Generator]
+    ) -> Iterator[Batch]:
+        """Batches of the given questions; see `draws_by_batch`."""
         lengths = [split.words.shape[1]] * len(parts)
         if self.ragged and parts:  # read from the device at once
             longest = torch.stack([split.length.index_select(0, rows).amax() for rows in parts])
             lengths = longest.tolist()
-        generator = torch.Generator(self.device)
         for at, (rows, length) in enumerate(zip(parts, lengths, strict=True)):
-            generator.manual_seed(seed + at)
-            objects = _shuffled(split, split.scene.index_select(0, rows), generator)
+            objects = _shuffled(split, split.scene.index_select(0, rows), draws(at))
             question = split.words.index_select(0, rows)[:, :length].flip(1).long()
             label = split.answer.index_select(0, rows)
             yield Batch(objects, objects, {"question": question, "label": label})

@@ -7,7 +7,6 @@ The sentences are our own.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -19,6 +18,7 @@ from setexp.datasets.clevr.questions.families import FAMILIES
 from setexp.datasets.clevr.questions.search import Search
 from setexp.datasets.clevr.questions.view import View
 from setexp.datasets.clevr.questions.wording import Writer
+from setexp.datasets.clevr.scenes import seed_of
 
 QUESTIONS_PER_SCENE = 10
 # Scenes after which all counts begin anew, so each block of scenes stands for itself.
@@ -94,5 +94,4 @@ def _about(scene: dict[str, Any], balance: Balance, seed: int) -> Iterator[dict[
 
 
 def _seed(seed: int, scene: dict[str, Any]) -> int:
-    label = f"questions {seed} {scene['split']} {scene['image_index']}"
-    return int.from_bytes(hashlib.sha256(label.encode()).digest()[:7])
+    return seed_of(f"questions {seed} {scene['split']} {scene['image_index']}")

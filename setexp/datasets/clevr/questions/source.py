@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from setexp.datasets.array_store import part_spans
 from setexp.datasets.clevr.questions.arrays import QuestionArrays, join, read_questions
 from setexp.datasets.clevr.questions.generator import BLOCK, generate
 from setexp.datasets.clevr.questions.wording import vocabulary, words_of
-from setexp.datasets.clevr.scenes import sample_scenes, to_official
+from setexp.datasets.clevr.scenes import sample_labelled, to_official
 from setexp.datasets.clevr.vocabulary import SPLITS
 from setexp.errors import ConfigError
-from setexp.files import made_once, sole_writer, write_bytes
+from setexp.files import made_once, whole, write_bytes
 
 # Part of every name of kept arrays: raise it when the same seed or files give others.
 VERSION = 3
@@ -74,10 +73,9 @@ def official(root: Path) -> tuple[dict[str, QuestionArrays], list[str], str]:
     folder = root / "clevr" / f"questions-real-{key}"
     known = folder / "vocabulary.json"
     needed = [known, *(folder / f"{split}.npz" for split in SPLITS)]
-    if not all(path.exists() for path in needed):
-        with sole_writer(known):
-            if not all(path.exists() for path in needed):  # another process may have finished
-                _keep_official(paths, folder, known)
+    # all are made together, `known` last
+    missing = next((path for path in needed if not path.exists()), known)
+    made_once(missing, lambda: _keep_official(paths, folder, known))
     arrays_of = {split: _load(folder / f"{split}.npz") for split in SPLITS}
     try:
         return arrays_of, json.loads(known.read_text()), key
@@ -137,11 +135,9 @@ def draw(
     split: str, start: int, stop: int, recipe: Recipe
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Generated scenes start:stop of a split and their questions, in the official words."""
-    label = f"questions {recipe.data_seed} {split} {start}"
-    seed = int.from_bytes(hashlib.sha256(label.encode()).digest()[:7])
-    drawn = sample_scenes(
+    drawn = sample_labelled(
+        f"questions {recipe.data_seed} {split} {start}",
         stop - start,
-        generator=torch.Generator().manual_seed(seed),
         min_objects=recipe.min_objects,
         max_objects=recipe.max_objects,
     )
@@ -186,9 +182,8 @@ def _no_step(entry: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _save(path: Path, arrays: QuestionArrays) -> None:
-    file = io.BytesIO()
-    np.savez_compressed(file, **arrays._asdict())
-    write_bytes(path, file.getvalue())
+    with whole(path) as unfinished, unfinished.open("wb") as file:
+        np.savez_compressed(file, **arrays._asdict())
 
 
 def _load(path: Path) -> QuestionArrays:

@@ -18,7 +18,7 @@ _CHUNK = 64  # pictures drawn at a time
 _GRAIN = 0.06  # of the largest value, the range of each pixel's noise
 
 
-def draw_sights(label: Tensor, classes: int, side: int, *, generator: torch.Generator) -> Tensor:
+def draw_pictures(label: Tensor, classes: int, side: int, *, generator: torch.Generator) -> Tensor:
     """One picture of each class asked for.
 
     Args:
