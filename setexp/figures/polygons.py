@@ -138,7 +138,7 @@ def _draw_angles(
     for low, up in jumps:
         axes.axvspan(low, up, color=canvas.MISTAKE, alpha=0.18, linewidth=0, zorder=0)
     for row in _angles(points).T:
-        axes.scatter(degrees, row, s=5, color="#d5dade", linewidths=0)
+        axes.scatter(degrees, row, s=5, color=canvas.RULE, linewidths=0)
     for row, color in zip(_angles(output).T, _colors(output.shape[1]), strict=True):
         axes.scatter(degrees, row, s=5, color=color, linewidths=0, zorder=2)
     last = float(degrees[-1])
@@ -147,7 +147,7 @@ def _draw_angles(
     axes.set_ylabel("direction, degrees", fontsize=9, color=canvas.INK)
     axes.tick_params(labelsize=8, colors=canvas.QUIET)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#d5dade")
+    axes.spines[["left", "bottom"]].set_color(canvas.RULE)
 
 
 def _angles(x: Tensor) -> Tensor:

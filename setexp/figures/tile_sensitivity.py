@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from setexp.figures import canvas, tiles
+from setexp.figures.examples import first_batch
 
 _SIDE = 1.4  # inches of a panel
 
@@ -30,7 +31,7 @@ class TileSensitivity:
     ) -> list[Path]:
         """Draw; see `setexp.figures`."""
         encoder: Any = task.eval().get_submodule("encoder")
-        x = tiles.some_images(dataset, self.images, generator).input.x.requires_grad_()
+        x = first_batch(dataset, self.images, generator).input.x.requires_grad_()
         costs = encoder.cost(encoder.elements(x)).abs().sum((0, 2, 3))
         figure, [panels] = canvas.grid(1, [_SIDE, _SIDE], _SIDE)
         for panel, cost, name in zip(
