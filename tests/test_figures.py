@@ -382,7 +382,7 @@ def test_the_worst_numbered_sets_are_shown(tmp_path: Path) -> None:
 
 
 def measured(task: nn.Module, folder: Path, rotations: int = 90) -> dict[str, Any]:
-    figure = RotatingPolygon(rotations=rotations, pictures=3)
+    figure = RotatingPolygon(rotations=rotations, batch_size=91, pictures=3)
     check_files(
         figure(task, SQUARE, folder, generator()), folder, {"polygons.png", "polygons.json"}
     )
@@ -408,6 +408,22 @@ def test_a_known_jump_is_found(tmp_path: Path) -> None:
 def test_outputs_that_follow_the_input_do_not_jump(tmp_path: Path) -> None:
     found = measured(Rows(lambda x: x.clone()), tmp_path)
     assert found["largest_move_of_an_output"] == pytest.approx(found["move_of_the_points"])
+    assert found["jumps_between_degrees"] == []
+
+
+def test_rotations_are_predicted_in_batches_of_one_size(tmp_path: Path) -> None:
+    sizes = []
+
+    def by_size(x: Tensor) -> Tensor:
+        """As DSPN's batch-mean steps, these depend on how many sets are together."""
+        sizes.append(len(x))
+        return x * len(x)
+
+    figure = RotatingPolygon(rotations=9, batch_size=4, pictures=3)
+    figure(Rows(by_size), SQUARE, tmp_path, generator())
+    assert sizes == [4, 4, 4]
+    found = json.loads((tmp_path / "polygons.json").read_text())
+    assert found["largest_move_of_an_output"] == pytest.approx(4 * found["move_of_the_points"])
     assert found["jumps_between_degrees"] == []
 
 
@@ -437,7 +453,7 @@ def test_moves_and_spans_by_hand() -> None:
 
 def test_rotating_refuses_more_pictures_than_rotations() -> None:
     with pytest.raises(ConfigError, match="pictures=9, rotations=8: must be"):
-        RotatingPolygon(rotations=8, pictures=9)
+        RotatingPolygon(rotations=8, batch_size=8, pictures=9)
 
 
 def test_ends_of_pieces_that_no_set_reads_are_not_drawn() -> None:
@@ -453,7 +469,7 @@ def test_without_matplotlib_there_are_texts_and_warnings(
     for name in ("matplotlib", *loaded):
         monkeypatch.setitem(sys.modules, name, None)
     figures = {kind: (figure, make()) for kind, (figure, make, _) in PROGRESSIONS.items()}
-    figures["polygons"] = (RotatingPolygon(rotations=4, pictures=2), SQUARE)
+    figures["polygons"] = (RotatingPolygon(rotations=4, batch_size=2, pictures=2), SQUARE)
     for kind, (figure, dataset) in figures.items():
         task = Rows(lambda x: x) if kind == "polygons" else Approach()
         monkeypatch.setattr(
