@@ -20,7 +20,7 @@ class TileSensitivity:
     Dark is little. Writes `tile_sensitivity.png`.
 
     Args:
-        images: of the test split, the first.
+        images: of the test split, the first, at most all.
     """
 
     def __init__(self, *, images: int) -> None:
@@ -44,7 +44,7 @@ class TileSensitivity:
         canvas.caption(
             figure,
             "Where comparisons look",
-            f"How much each pixel of a tile matters, on average over {self.images} images;\n"
+            f"How much each pixel of a tile matters, on average over {len(x)} images;\n"
             "bright: much.",
         )
         return [canvas.save(figure, folder / "tile_sensitivity.png")]
