@@ -30,7 +30,7 @@ from setexp.report.curves import fullest  # noqa: E402
 from setexp.report.papers import PrintedTable, load_figure, load_printed  # noqa: E402
 from setexp.report.part import part, printed_part  # noqa: E402
 from setexp.report.progress import progress  # noqa: E402
-from setexp.report.records import keep, read_record, read_records  # noqa: E402
+from setexp.report.records import Record, keep, read_record, read_records  # noqa: E402
 from setexp.report.tables import config_name, load_table, load_tables  # noqa: E402
 
 SCALES = sorted(path.stem for path in (ROOT / "configs/scale").glob("*.yaml"))
@@ -113,12 +113,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _records(options: argparse.Namespace) -> list[Record]:
+    """Records that are kept and of run folders; of a broken one, a warning."""
+    return read_records(
+        options.results,
+        options.outputs,
+        warn=lambda said: print(f"warning: left out: {said}", file=sys.stderr),
+    )
+
+
 def _table(options: argparse.Namespace) -> None:
     table = part(load_table(options.table, points=options.points), options.rows, options.columns)
     printed = load_printed(table.id)
     if not table.sweeps:
         printed = printed_part(printed, options.rows, options.columns)
-    found = blocks(table, read_records(options.results, options.outputs), load_tables())
+    found = blocks(table, _records(options), load_tables())
     print(render.table_text(table, printed, found), end="")
 
 
@@ -164,7 +173,7 @@ def _status(options: argparse.Namespace) -> None:
 def _figure(options: argparse.Namespace) -> None:
     spec = load_figure(options.figure)
     table, printed = load_table(spec["table"], points=options.points), load_printed(spec["table"])
-    records, known = read_records(options.results, options.outputs), load_tables()
+    records, known = _records(options), load_tables()
     found = blocks(table, records, known)
     block = next((b for b in found if b.scale == options.scale and not b.extra), None)
     said = [] if block is None else render.description(block, printed)[:2]
@@ -213,7 +222,7 @@ def _wilcoxon(options: argparse.Namespace) -> None:
             if all(row != label for label, _ in table.cells):
                 raise ConfigError(f"{row}: table {table.id} has no such row")
     print(f"from printed numbers: {significance.printed(papers, *rows)}")
-    records, known = read_records(options.results, options.outputs), load_tables()
+    records, known = _records(options), load_tables()
     # of each table the block that its tally in the README counts
     first = [next(iter(blocks(table, records, known)), None) for table in tables]
     full = [block for block in first if block and block.full]

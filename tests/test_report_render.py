@@ -291,6 +291,15 @@ def test_the_command_line(outputs, capsys):
     capsys.readouterr()
     assert script.main(["table", "thesis/9.9", *where]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+    (folder / "result.json").write_text("{")
+    assert script.main(["table", "thesis/5.1", *where]) == 0  # as kept
+    said = capsys.readouterr()
+    assert "Runs done: 1 of 36" in said.out
+    assert said.err.startswith(f"warning: left out: {folder / 'result.json'}: not JSON")
+    (kept,) = (outputs.parent / "results").rglob("*.json")
+    kept.write_text("{")
+    assert script.main(["page", "--page", str(page), "--readme", str(readme), *where]) == 2
+    assert script.main(["keep", str(folder), *where]) == 2
     with pytest.raises(SystemExit):
         script.main(["beside", "--help"])
     assert "folder of kept records; default" in " ".join(capsys.readouterr().out.split())
