@@ -24,7 +24,7 @@ $(READY): requirements.lock pyproject.toml
 
 demo: $(READY)  ## train DSPN to read small scenes, print it beside an MLP; about ten minutes
 	$(RUN) train.py experiment=dspn_clevr_state scale=small dataset.source=procedural
-	@$(RUN) scripts/report.py beside outputs/dspn_clevr_state/default/small-procedural/seed-0 --with \
+	@$(RUN) scripts/report.py beside outputs/dspn_clevr_state/default/small-procedural/seed-0 \
 		results/dspn_clevr_state_mlp/default/small-procedural-seed0.json \
 		results/dspn_clevr_state/trainer.epochs=0/small-procedural-seed0.json
 	@echo "predicted beside true scenes: $$(ls outputs/dspn_clevr_state/default/small-procedural/seed-0/pictures/*.png)"

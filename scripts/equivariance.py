@@ -12,7 +12,9 @@ position encodings do; the initial set of DSPN and iDSPN is part of the multiset
 
 from __future__ import annotations
 
+import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +87,14 @@ def columns() -> list[list[str]]:
     return lines
 
 
-if __name__ == "__main__":
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, and print the table."""
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args(arguments)
     headers = ["model", "set-equivariant", "measured", "multiset-equivariant", "measured"]
     print(Grid(headers, columns(), 1).text())
+
+
+if __name__ == "__main__":
+    main()

@@ -7,7 +7,7 @@ python scripts/report.py figure thesis/3.6 [--points 101]
 python scripts/report.py keep outputs/polygons_fspool/dataset.set_size=8
 python scripts/report.py wilcoxon GIN-FSPool GIN-Base thesis/5.10/social thesis/5.10/bio
 python scripts/report.py page
-python scripts/report.py beside RUN_FOLDER --with results/.../paper-synthetic-seed0.json
+python scripts/report.py beside RUN_FOLDER results/.../paper-synthetic-seed0.json
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from setexp.report.curves import fullest  # noqa: E402
 from setexp.report.papers import PrintedTable, load_figure, load_printed  # noqa: E402
 from setexp.report.part import part, printed_part  # noqa: E402
 from setexp.report.progress import progress  # noqa: E402
-from setexp.report.records import keep, read_record, read_records  # noqa: E402
+from setexp.report.records import Record, keep, read_record, read_records  # noqa: E402
 from setexp.report.tables import config_name, load_table, load_tables  # noqa: E402
 
 SCALES = sorted(path.stem for path in (ROOT / "configs/scale").glob("*.yaml"))
@@ -58,8 +58,13 @@ def _parser() -> argparse.ArgumentParser:
     table.set_defaults(command=_table)
 
     page = commands.add_parser("page", help="write docs/results.md, and README's table of tables")
-    page.add_argument("--page", type=Path, default=ROOT / "docs" / "results.md")
-    page.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    page.add_argument(
+        "--page", type=Path, default=ROOT / "docs" / "results.md", help="default: docs/results.md"
+    )
+    page.add_argument(
+        "--readme", type=Path, default=ROOT / "README.md",
+        help="text with a place for the table of tables; default: README.md",
+    )  # fmt: skip
     page.set_defaults(command=_page)
 
     kept = commands.add_parser("keep", help="copy finished results to where they are committed")
@@ -69,12 +74,10 @@ def _parser() -> argparse.ArgumentParser:
 
     status = commands.add_parser("status", help="what of a table is done, running or missing")
     status.add_argument("table", help="id such as thesis/5.3")
-    status.add_argument("--scale", default="paper", choices=SCALES)
     status.set_defaults(command=_status)
 
     figure = commands.add_parser("figure", help="draw a printed chart, paper and ours")
     figure.add_argument("figure", help="id such as idspn/2")
-    figure.add_argument("--scale", default="paper", choices=SCALES)
     figure.add_argument("--print", action="store_true", dest="alone", help="printed bars alone")
     figure.add_argument("--to", type=Path, help="default: outputs/figures/ID.png")
     figure.set_defaults(command=_figure)
@@ -87,18 +90,36 @@ def _parser() -> argparse.ArgumentParser:
 
     side = commands.add_parser("beside", help="print some runs' metrics side by side")
     side.add_argument("runs", nargs="+", type=Path, help="run folders or records")
-    side.add_argument("--with", nargs="+", type=Path, default=[], dest="others", help="more")
     side.set_defaults(command=_beside)
 
+    for command in (status, figure):
+        command.add_argument(
+            "--scale", default="paper", choices=SCALES, help="of the runs; default: paper"
+        )
     for command in (table, status):
         command.add_argument("--rows", help="labels or patterns of a shell, divided by |")
         command.add_argument("--columns", help="likewise")
     for command in (table, status, figure):
         command.add_argument("--points", type=int, help="of sweeps; default: the table's config")
     for command in commands.choices.values():
-        command.add_argument("--results", type=Path, default=ROOT / "results")
-        command.add_argument("--outputs", type=Path, default=ROOT / "outputs")
+        command.add_argument(
+            "--results", type=Path, default=ROOT / "results",
+            help="folder of kept records; default: results of this project",
+        )  # fmt: skip
+        command.add_argument(
+            "--outputs", type=Path, default=ROOT / "outputs",
+            help="folder that runs write to; default: outputs of this project",
+        )  # fmt: skip
     return parser
+
+
+def _records(options: argparse.Namespace) -> list[Record]:
+    """Records that are kept and of run folders; of a broken one, a warning."""
+    return read_records(
+        options.results,
+        options.outputs,
+        warn=lambda said: print(f"warning: left out: {said}", file=sys.stderr),
+    )
 
 
 def _table(options: argparse.Namespace) -> None:
@@ -106,7 +127,7 @@ def _table(options: argparse.Namespace) -> None:
     printed = load_printed(table.id)
     if not table.sweeps:
         printed = printed_part(printed, options.rows, options.columns)
-    found = blocks(table, read_records(options.results, options.outputs), load_tables())
+    found = blocks(table, _records(options), load_tables())
     print(render.table_text(table, printed, found), end="")
 
 
@@ -152,12 +173,16 @@ def _status(options: argparse.Namespace) -> None:
 def _figure(options: argparse.Namespace) -> None:
     spec = load_figure(options.figure)
     table, printed = load_table(spec["table"], points=options.points), load_printed(spec["table"])
-    records, known = read_records(options.results, options.outputs), load_tables()
+    records, known = _records(options), load_tables()
     found = blocks(table, records, known)
     block = next((b for b in found if b.scale == options.scale and not b.extra), None)
     said = [] if block is None else render.description(block, printed)[:2]
     path = options.to or options.outputs / "figures" / f"{config_name(options.figure)}.png"
     if "kind" in spec:
+        if options.alone:
+            raise ConfigError(
+                f"figure {options.figure}: --print: curves have no printed numbers; leave it out"
+            )
         over = None
         if "over" in spec:  # the fullest protocol that there is, whatever the scale of the rest
             others, row = map(load_table, spec["over"]["tables"]), spec["over"]["row"]
@@ -197,7 +222,7 @@ def _wilcoxon(options: argparse.Namespace) -> None:
             if all(row != label for label, _ in table.cells):
                 raise ConfigError(f"{row}: table {table.id} has no such row")
     print(f"from printed numbers: {significance.printed(papers, *rows)}")
-    records, known = read_records(options.results, options.outputs), load_tables()
+    records, known = _records(options), load_tables()
     # of each table the block that its tally in the README counts
     first = [next(iter(blocks(table, records, known)), None) for table in tables]
     full = [block for block in first if block and block.full]
@@ -205,7 +230,7 @@ def _wilcoxon(options: argparse.Namespace) -> None:
 
 
 def _beside(options: argparse.Namespace) -> None:
-    paths = [p / "result.json" if p.is_dir() else p for p in [*options.runs, *options.others]]
+    paths = [p / "result.json" if p.is_dir() else p for p in options.runs]
     print(render.beside([read_record(path) for path in paths]), end="")
 
 

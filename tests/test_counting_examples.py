@@ -92,6 +92,8 @@ def test_titles_say_question_prediction_and_answer() -> None:
     text, color = titles(right)
     assert text == "how many cats are there?\n2; people: 2 (7 of 10)" and color == canvas.INK
     assert titles(right._replace(predicted="3"))[1] == canvas.MISTAKE
+    none = right._replace(predicted="")  # where there are fewer answers than classes
+    assert titles(none) == (text.replace("\n2;", "\nno answer;"), canvas.MISTAKE)
 
 
 def test_rows_are_drawn_for_the_questions_there_are(

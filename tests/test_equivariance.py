@@ -67,3 +67,12 @@ def test_without_sorting_idspn_cannot_separate_equal_elements(
     other = script.measure(nodes)
     assert sorting.multiset < script.ROUNDING < 1e-3 < sorting.set
     assert max(other) < script.ROUNDING
+
+
+def test_help_measures_nothing(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(script, "columns", lambda: pytest.fail("measured"))
+    with pytest.raises(SystemExit) as end:
+        script.main(["--help"])
+    assert end.value.code == 0 and "iDSPN's Table 2, measured" in capsys.readouterr().out

@@ -19,12 +19,14 @@ from setexp import experiment
 from setexp.build import check
 from setexp.config import CONFIGS, compose_run, plain, register
 from setexp.datasets.clevr.objects import state_vectors
+from setexp.datasets.mosaics import Mosaics
 from setexp.datasets.polygons import Polygons, polygons
 from setexp.errors import ConfigError
 from setexp.figures import canvas
 from setexp.figures.boxes_progression import BoxesProgression, draw_boxes
 from setexp.figures.examples import match, predict, stages
 from setexp.figures.mnist_progression import MnistProgression, draw_points
+from setexp.figures.mosaic_progression import MosaicProgression
 from setexp.figures.multisets import MultisetExamples, draw_pairs, plane
 from setexp.figures.numbering_failures import NumberingFailures
 from setexp.figures.objects import read_scene, score
@@ -33,6 +35,7 @@ from setexp.figures.pool_weights import ends_read
 from setexp.figures.scene_plan import place
 from setexp.figures.state_progression import StateProgression
 from setexp.figures.state_table import state_table
+from setexp.figures.tile_sensitivity import TileSensitivity
 from setexp.ops.costs import Cost
 from setexp.sets import Batch, SetBatch
 from setexp.tasks.outcome import Outcome
@@ -382,7 +385,7 @@ def test_the_worst_numbered_sets_are_shown(tmp_path: Path) -> None:
 
 
 def measured(task: nn.Module, folder: Path, rotations: int = 90) -> dict[str, Any]:
-    figure = RotatingPolygon(rotations=rotations, pictures=3)
+    figure = RotatingPolygon(rotations=rotations, batch_size=91, pictures=3)
     check_files(
         figure(task, SQUARE, folder, generator()), folder, {"polygons.png", "polygons.json"}
     )
@@ -408,6 +411,22 @@ def test_a_known_jump_is_found(tmp_path: Path) -> None:
 def test_outputs_that_follow_the_input_do_not_jump(tmp_path: Path) -> None:
     found = measured(Rows(lambda x: x.clone()), tmp_path)
     assert found["largest_move_of_an_output"] == pytest.approx(found["move_of_the_points"])
+    assert found["jumps_between_degrees"] == []
+
+
+def test_rotations_are_predicted_in_batches_of_one_size(tmp_path: Path) -> None:
+    sizes = []
+
+    def by_size(x: Tensor) -> Tensor:
+        """As DSPN's batch-mean steps, these depend on how many sets are together."""
+        sizes.append(len(x))
+        return x * len(x)
+
+    figure = RotatingPolygon(rotations=9, batch_size=4, pictures=3)
+    figure(Rows(by_size), SQUARE, tmp_path, generator())
+    assert sizes == [4, 4, 4]
+    found = json.loads((tmp_path / "polygons.json").read_text())
+    assert found["largest_move_of_an_output"] == pytest.approx(4 * found["move_of_the_points"])
     assert found["jumps_between_degrees"] == []
 
 
@@ -437,7 +456,41 @@ def test_moves_and_spans_by_hand() -> None:
 
 def test_rotating_refuses_more_pictures_than_rotations() -> None:
     with pytest.raises(ConfigError, match="pictures=9, rotations=8: must be"):
-        RotatingPolygon(rotations=8, pictures=9)
+        RotatingPolygon(rotations=8, batch_size=8, pictures=9)
+
+
+class Comparer(nn.Module):
+    """Compares tiles by their brightness, for both axes; leaves them in their order."""
+
+    def elements(self, x: Tensor) -> Tensor:
+        return x
+
+    def cost(self, x: Tensor) -> Tensor:
+        brightness = x.sum(-1)
+        cost = brightness.unsqueeze(-1) - brightness.unsqueeze(-2)
+        return torch.stack([cost, cost.mT], 1)
+
+    def forward(self, sets: SetBatch, steps: int) -> Tensor:
+        return torch.eye(sets.x.shape[1]).expand(len(sets.x), -1, -1)
+
+
+@pytest.mark.parametrize(
+    "figure", [MosaicProgression(images=8, steps=1), TileSensitivity(images=8)]
+)
+def test_a_split_with_fewer_images_is_shown_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, figure: Any
+) -> None:
+    dataset = Mosaics(
+        images="mnist", root=str(tmp_path), source="procedural", image_size=28, channels=1,
+        mean=[0.1307], std=[0.3081], tiles=2, train_size=1, test_size=3, shuffled=True, data_seed=0,
+    )  # fmt: skip
+    written: list[Any] = []
+    monkeypatch.setattr(canvas, "save", lambda drawn, path: written.append(drawn) or path)
+    figure(nn.ModuleDict({"encoder": Comparer()}), dataset, tmp_path, generator())
+    if isinstance(figure, MosaicProgression):
+        assert len(written[0].axes) == 3 * (2 + 1)
+    else:
+        assert "average over 3 images" in written[0].texts[0].get_text()
 
 
 def test_ends_of_pieces_that_no_set_reads_are_not_drawn() -> None:
@@ -453,7 +506,7 @@ def test_without_matplotlib_there_are_texts_and_warnings(
     for name in ("matplotlib", *loaded):
         monkeypatch.setitem(sys.modules, name, None)
     figures = {kind: (figure, make()) for kind, (figure, make, _) in PROGRESSIONS.items()}
-    figures["polygons"] = (RotatingPolygon(rotations=4, pictures=2), SQUARE)
+    figures["polygons"] = (RotatingPolygon(rotations=4, batch_size=2, pictures=2), SQUARE)
     for kind, (figure, dataset) in figures.items():
         task = Rows(lambda x: x) if kind == "polygons" else Approach()
         monkeypatch.setattr(

@@ -235,6 +235,9 @@ def test_the_command_draws_what_is_measured(tmp_path: Path, capsys) -> None:
     assert other.read_bytes().startswith(b"\x89PNG")
     assert main(["figure", "idspn/2", "--scale", "small", *where]) == 2
     capsys.readouterr()
+    assert main(["figure", "thesis/3.6", "--print", *where]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: figure thesis/3.6: --print: ") and line.endswith("leave it out")
     for name, reason in (("a.doc", "no picture ends in .doc"), ("other.png/a.png", "cannot be")):
         assert main(["figure", "idspn/1", "--print", "--to", str(tmp_path / name), *where]) == 2
         assert reason in capsys.readouterr().err

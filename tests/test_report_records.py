@@ -168,6 +168,17 @@ def test_a_broken_record_is_named(tmp_path, text, said):
     assert str(path) in str(error.value)
 
 
+def test_a_broken_record_is_left_out_where_somebody_is_warned(outputs):
+    write_run(outputs, "polygons_fspool", N8, 0, {"direct": 1.0})
+    broken = write_run(outputs, "polygons_fspool", N8, 1, {"direct": 1.0}) / "result.json"
+    broken.write_text("{")
+    said: list[str] = []
+    found = read_records(outputs / "none", outputs, warn=said.append)
+    assert [record.seed for record in found] == [0]
+    (warning,) = said
+    assert warning.startswith(f"{broken}: not JSON")
+
+
 def test_keep_copies_to_the_committed_place(outputs):
     results = outputs.parent / "results"
     folder = write_run(outputs, "polygons_fspool", N8, 0, {"direct": 1.0}, dirty=True)
@@ -227,8 +238,8 @@ def test_a_kept_record_that_is_broken_is_one_line(outputs, text):
     with pytest.raises(ConfigError, match=re.escape(f"{path}: not ")):
         keep([folder], results)
     shutil.rmtree(outputs)
-    with pytest.raises(ConfigError, match=re.escape(f"{path}: not ")):
-        progress(load_table("thesis/5.1"), outputs, results, "paper")
+    others = progress(load_table("thesis/5.1"), outputs, results, "paper")
+    assert f"broken ({path}: not " in others and "missing: 1,2" in others
     folder = write_run(outputs, "polygons_fspool", N8, 0, {"direct": 1.0})
     assert keep([folder], results, replace=True)[0][1] == path
     assert read_record(path).metrics["direct"] == 1.0

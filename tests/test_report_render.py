@@ -280,7 +280,7 @@ def test_the_command_line(outputs, capsys):
     assert "nothing yet" in capsys.readouterr().out
     assert script.main(["table", "thesis/5.1", "--rows", "Rnd", *where]) == 2
     assert "rows=Rnd: 'Rnd' matches no label" in capsys.readouterr().err
-    assert script.main(["beside", str(folder), "--with", str(folder / "result.json")]) == 0
+    assert script.main(["beside", str(folder), str(folder / "result.json")]) == 0
     assert "1e-06  " in capsys.readouterr().out
     page = outputs.parent / "results.md"
     readme = outputs.parent / "README.md"
@@ -291,6 +291,18 @@ def test_the_command_line(outputs, capsys):
     capsys.readouterr()
     assert script.main(["table", "thesis/9.9", *where]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+    (folder / "result.json").write_text("{")
+    assert script.main(["table", "thesis/5.1", *where]) == 0  # as kept
+    said = capsys.readouterr()
+    assert "Runs done: 1 of 36" in said.out
+    assert said.err.startswith(f"warning: left out: {folder / 'result.json'}: not JSON")
+    (kept,) = (outputs.parent / "results").rglob("*.json")
+    kept.write_text("{")
+    assert script.main(["page", "--page", str(page), "--readme", str(readme), *where]) == 2
+    assert script.main(["keep", str(folder), *where]) == 2
+    with pytest.raises(SystemExit):
+        script.main(["beside", "--help"])
+    assert "folder of kept records; default" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_one_shot_decoder_stands_beside_every_number_of_inner_steps(outputs):

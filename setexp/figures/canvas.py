@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, QUIET, GROUND, MISTAKE = "#1c2733", "#7b8794", "#f1f3f5", "#e8003d"
+INK, QUIET, RULE, GROUND = "#1c2733", "#7b8794", "#d5dade", "#f1f3f5"
+PREDICTED, MISTAKE = "#0b5fb0", "#e8003d"
 _GAP = 0.08  # inches between panels
 _DPI = 130
 

@@ -139,7 +139,8 @@ class CountingExamples:
 def titles(shown: Example) -> tuple[str, str]:
     """Question, prediction and answer, and their colour."""
     lines = wrap(f"{shown.question}?", _LETTERS)
-    lines.append(f"{shown.predicted}; people: {shown.said} ({shown.votes} of {PEOPLE})")
+    predicted = shown.predicted or "no answer"  # a place that no answer has
+    lines.append(f"{predicted}; people: {shown.said} ({shown.votes} of {PEOPLE})")
     return "\n".join(lines), canvas.INK if shown.predicted == shown.said else canvas.MISTAKE
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from setexp.figures import canvas
+from setexp.figures.examples import first_batch
 from setexp.figures.latent_sets import as_pixels, take_apart
 
 _SIDE = 0.8  # inches of a panel
@@ -30,8 +31,7 @@ class Decomposition:
         self, task: nn.Module, dataset: Any, folder: Path, generator: torch.Generator
     ) -> list[Path]:
         """Draw; see `setexp.figures`."""
-        how = {"shuffle": False, "drop_last": False}
-        batch = next(iter(dataset.batches("test", self.sets, generator, **how)))
+        batch = first_batch(dataset, self.sets, generator)
         latent = take_apart(task, batch.input)
         count = latent.elements.shape[1]
         names = ["input", "target", "output", *(str(k + 1) for k in range(count))]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from setexp.errors import ConfigError
 from setexp.ops.assignment import assignment
 from setexp.ops.costs import Cost, pair_cost
-from setexp.sets import SetBatch
+from setexp.sets import Batch, SetBatch
 
 START = "start"  # name of the stage before the first inner step, the same for all inputs
 _BOUND = 1e3  # nothing shown is as large; keeps costs finite where a prediction ran away
@@ -31,6 +31,12 @@ class Examples(NamedTuple):
     input: Any
     target: SetBatch
     prediction: SetBatch
+
+
+def first_batch(dataset: Any, batch_size: int, generator: torch.Generator) -> Batch:
+    """The first batch of the test split, smaller where the split is."""
+    passes = dataset.batches("test", batch_size, generator, shuffle=False, drop_last=False)
+    return next(iter(passes))
 
 
 @contextmanager
@@ -61,8 +67,7 @@ def predict(
         steps: inner steps of the decoder; one-shot decoders take no notice.
     """
     task.eval()
-    passes = dataset.batches("test", batch_size, generator, shuffle=False, drop_last=False)
-    batch = next(iter(passes))
+    batch = first_batch(dataset, batch_size, generator)
     with drawn_from(generator):
         prediction = task(batch, steps=steps).prediction
     return Examples(

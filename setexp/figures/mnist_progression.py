@@ -36,7 +36,7 @@ class MnistProgression(Progression):
         canvas.name_columns(panels, [name for name, _ in columns])
         for row, axes in enumerate(panels):
             for panel, (name, sets) in zip(axes, columns, strict=True):
-                color = canvas.INK if name == "target" else "#0b5fb0"
+                color = canvas.INK if name == "target" else canvas.PREDICTED
                 draw_points(panel, sets.x[row], sets.mask[row], color)
         canvas.caption(
             figure,

@@ -44,7 +44,7 @@ class MnistReconstructions:
         output = shown.prediction
         rows = [
             (shown.input.x, shown.input.mask, canvas.QUIET),
-            (output.x[-1], output.mask[-1], "#0b5fb0"),
+            (output.x[-1], output.mask[-1], canvas.PREDICTED),
             (shown.target.x, shown.target.mask, canvas.INK),
         ]
         figure, panels = canvas.grid(len(rows), [_SIDE] * len(shown.target.x), _SIDE)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from setexp.figures import canvas, tiles
+from setexp.figures.examples import first_batch
 
 _SIDE = 0.8  # inches of a panel
 
@@ -19,7 +20,7 @@ class MosaicProgression:
     Writes `mosaic_progression.png`.
 
     Args:
-        images: of the test split, the first. steps: last step that is shown.
+        images: of the test split, the first, at most all. steps: last step that is shown.
     """
 
     def __init__(self, *, images: int, steps: int) -> None:
@@ -30,10 +31,10 @@ class MosaicProgression:
         self, task: nn.Module, dataset: Any, folder: Path, generator: torch.Generator
     ) -> list[Path]:
         """Draw; see `setexp.figures`."""
-        batch = tiles.some_images(dataset, self.images, generator)
+        batch = first_batch(dataset, self.images, generator)
         encoder = task.eval().get_submodule("encoder")
         rows = [encoder(batch.input, steps).mT @ batch.input.x for steps in range(self.steps + 1)]
-        figure, panels = canvas.grid(len(rows) + 1, [_SIDE] * self.images, _SIDE)
+        figure, panels = canvas.grid(len(rows) + 1, [_SIDE] * len(batch.target.x), _SIDE)
         for line, row in zip(panels, [*rows, batch.target.x], strict=True):
             for panel, picture in zip(line, tiles.whole(row, dataset), strict=True):
                 tiles.show(panel, picture)

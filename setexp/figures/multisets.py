@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from setexp.figures import canvas
 from setexp.figures.examples import match, predict
 from setexp.ops.costs import Cost, matched_cost
+from setexp.ops.rows import take_rows
 from setexp.sets import SetBatch
 
 if TYPE_CHECKING:
@@ -50,8 +51,7 @@ class MultisetExamples:
             generator=generator,
         )
         output = SetBatch(shown.prediction.x[-1], shown.prediction.mask[-1])
-        partner = match(output, shown.target)
-        target = shown.target.x.gather(1, partner.unsqueeze(-1).expand(output.x.shape))
+        target = take_rows(shown.target.x, match(output, shown.target))
         loss = matched_cost(output.x, target, Cost.huber).mean(-1)
         count, n, d = target.shape
         lines = -(-count // _COLUMNS)
@@ -93,7 +93,7 @@ def draw_pairs(axes: Axes, target: Tensor, output: Tensor, present: Tensor, edge
     axes.scatter(x, y, s=2.4 * size, facecolor="none", edgecolor=canvas.INK, linewidth=0.8)
     u, v, x, y = u[present], v[present], x[present], y[present]
     axes.plot([x, u], [y, v], color=canvas.MISTAKE, linewidth=0.9, zorder=2)
-    axes.scatter(u, v, s=size, color="#0b5fb0", linewidths=0, zorder=3)
+    axes.scatter(u, v, s=size, color=canvas.PREDICTED, linewidths=0, zorder=3)
 
 
 def plane(rows: Tensor) -> Tensor:

@@ -35,6 +35,17 @@ def moves(x: Tensor) -> Tensor:
     return (x[1:] - x[:-1]).norm(dim=-1)
 
 
+def predicted(task: nn.Module, x: Tensor, batch_size: int) -> Tensor:
+    """What a task makes of sets (S, N, 2), in batches of one size: (S, N, 2) on the CPU."""
+    short = -len(x) % batch_size  # the last set again, as the last batch must not be smaller
+    outputs = []
+    for some in torch.cat([x, x[-1:].expand(short, -1, -1)]).split(batch_size):
+        sets = SetBatch(some, some.new_ones(some.shape[:-1]))
+        prediction = task(Batch(sets, sets, {})).prediction
+        outputs.append(finite(SetBatch(prediction.x[-1].cpu(), prediction.mask[-1].cpu())).x)
+    return torch.cat(outputs)[: len(x)]
+
+
 class RotatingPolygon:
     """One polygon turned from 0 to 360/n degrees: reconstructions above, outputs' angles below.
 
@@ -45,16 +56,20 @@ class RotatingPolygon:
 
     Args:
         rotations: K, small steps from 0 to 360/n degrees.
+        batch_size: of the batches they are predicted in; see `setexp.figures.examples.predict`.
         pictures: reconstructions shown, evenly spaced over them.
+
+    Raises:
+        ConfigError: there are too few pictures, or more than rotations.
     """
 
-    def __init__(self, *, rotations: int, pictures: int) -> None:
+    def __init__(self, *, rotations: int, batch_size: int, pictures: int) -> None:
         if not 2 <= pictures <= rotations:
             raise ConfigError(
                 f"figures: pictures={pictures}, rotations={rotations}: "
                 "must be 2 <= pictures <= rotations"
             )
-        self.rotations, self.pictures = rotations, pictures
+        self.rotations, self.batch_size, self.pictures = rotations, batch_size, pictures
 
     @torch.no_grad()
     def __call__(
@@ -64,11 +79,8 @@ class RotatingPolygon:
         n = dataset.set_size
         angle = torch.linspace(0, 2 * math.pi / n, self.rotations + 1, device=generator.device)
         x = polygons(angle, n)
-        sets = SetBatch(x, x.new_ones(x.shape[:-1]))
-        task.eval()
         with drawn_from(generator):
-            prediction = task(Batch(sets, sets, {})).prediction
-        output = finite(SetBatch(prediction.x[-1].cpu(), prediction.mask[-1].cpu())).x
+            output = predicted(task.eval(), x, self.batch_size)
         degrees = angle.cpu().rad2deg()
         moved, own = float(moves(output).max()), float(moves(x).max())
         jumps = spans(degrees, moves(output).amax(-1) > _JUMP * own)
@@ -138,7 +150,7 @@ def _draw_angles(
     for low, up in jumps:
         axes.axvspan(low, up, color=canvas.MISTAKE, alpha=0.18, linewidth=0, zorder=0)
     for row in _angles(points).T:
-        axes.scatter(degrees, row, s=5, color="#d5dade", linewidths=0)
+        axes.scatter(degrees, row, s=5, color=canvas.RULE, linewidths=0)
     for row, color in zip(_angles(output).T, _colors(output.shape[1]), strict=True):
         axes.scatter(degrees, row, s=5, color=color, linewidths=0, zorder=2)
     last = float(degrees[-1])
@@ -147,7 +159,7 @@ def _draw_angles(
     axes.set_ylabel("direction, degrees", fontsize=9, color=canvas.INK)
     axes.tick_params(labelsize=8, colors=canvas.QUIET)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#d5dade")
+    axes.spines[["left", "bottom"]].set_color(canvas.RULE)
 
 
 def _angles(x: Tensor) -> Tensor:

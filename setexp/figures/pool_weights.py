@@ -60,7 +60,7 @@ class PoolWeights:
             figure,
             "How the pooling weighs ranks",
             f"Each panel is one feature: its weight from the first rank to the last,\n"
-            f"between -{largest:.2g} and {largest:.2g}. A constant is a sum, a peak at an end is a"
+            f"between -{largest:.3g} and {largest:.3g}. A constant is a sum, a peak at an end is a"
             " maximum or minimum.",
         )
         return [canvas.save(figure, folder / "pool_weights.png")]

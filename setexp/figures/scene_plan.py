@@ -34,7 +34,7 @@ def draw_ground(axes: Axes) -> None:
     axes.fill(*zip(*corners, strict=True), color=canvas.GROUND, linewidth=0, zorder=0)
     for name, way in (("x", (g, 0.0)), ("y", (0.0, g))):
         u, v = place(*way)
-        axes.plot([-u, u], [-v, v], color="#d5dade", linewidth=0.7, zorder=0.5)
+        axes.plot([-u, u], [-v, v], color=canvas.RULE, linewidth=0.7, zorder=0.5)
         axes.text(
             1.13 * u, 1.13 * v, name, fontsize=7, color=canvas.QUIET, ha="center", va="center"
         )

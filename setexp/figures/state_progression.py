@@ -70,7 +70,8 @@ def _draw(images: torch.Tensor, scenes: list[list[tuple[str, list[Pair]]]]) -> F
         "The objects that a network reads off an image",
         "Each scene from above, with the camera at the bottom: what is predicted, and on the right"
         " what is true.\nA prediction is right if material, colour, shape and size are, wherever it"
-        " stands.",
+        " stands.\nGrey lines join what is found with its true place; what is far off"
+        " the ground is cut off.",
     )
     _draw_legend(figure)
     return figure

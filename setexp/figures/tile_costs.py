@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from setexp.figures import canvas, tiles
+from setexp.figures.examples import first_batch
 
 _SIDE = 0.5  # inches of a panel
 
@@ -31,7 +32,7 @@ class TileCosts:
         self, task: nn.Module, dataset: Any, folder: Path, generator: torch.Generator
     ) -> list[Path]:
         """Draw; see `setexp.figures`."""
-        batch = tiles.some_images(dataset, self.image + 1, generator)
+        batch = first_batch(dataset, self.image + 1, generator)
         x = batch.target.x[self.image :]
         encoder: Any = task.get_submodule("encoder")
         costs = encoder.costs(encoder.elements(x), batch.target.mask[self.image :])[0].cpu()

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from setexp.figures import canvas, tiles
+from setexp.figures.examples import first_batch
 
 _SIDE = 0.7  # inches of a panel
 
@@ -32,7 +33,7 @@ class TileGradients:
     ) -> list[Path]:
         """Draw; see `setexp.figures`."""
         encoder: Any = task.eval().get_submodule("encoder")
-        x = tiles.some_images(dataset, self.image + 1, generator).target.x[self.image]
+        x = first_batch(dataset, self.image + 1, generator).target.x[self.image]
         both = list(itertools.combinations(range(len(x)), 2))[: self.pairs]
         pairs = torch.stack([x[list(pair)] for pair in both]).requires_grad_()
         costs = encoder.cost(encoder.elements(pairs))[:, :, 0, 1].sum(0)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from setexp.figures import canvas, tiles
+from setexp.figures.examples import first_batch
 
 _SIDE = 1.4  # inches of a panel
 
@@ -19,7 +20,7 @@ class TileSensitivity:
     Dark is little. Writes `tile_sensitivity.png`.
 
     Args:
-        images: of the test split, the first.
+        images: of the test split, the first, at most all.
     """
 
     def __init__(self, *, images: int) -> None:
@@ -30,7 +31,7 @@ class TileSensitivity:
     ) -> list[Path]:
         """Draw; see `setexp.figures`."""
         encoder: Any = task.eval().get_submodule("encoder")
-        x = tiles.some_images(dataset, self.images, generator).input.x.requires_grad_()
+        x = first_batch(dataset, self.images, generator).input.x.requires_grad_()
         costs = encoder.cost(encoder.elements(x)).abs().sum((0, 2, 3))
         figure, [panels] = canvas.grid(1, [_SIDE, _SIDE], _SIDE)
         for panel, cost, name in zip(
@@ -43,7 +44,7 @@ class TileSensitivity:
         canvas.caption(
             figure,
             "Where comparisons look",
-            f"How much each pixel of a tile matters, on average over {self.images} images;\n"
+            f"How much each pixel of a tile matters, on average over {len(x)} images;\n"
             "bright: much.",
         )
         return [canvas.save(figure, folder / "tile_sensitivity.png")]

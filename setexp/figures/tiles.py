@@ -1,21 +1,13 @@
-"""What the figures of mosaics share: some images in tiles, and tiles as pictures."""
+"""What the figures of mosaics share: tiles as pictures."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from setexp.figures import canvas
 from setexp.ops.tiles import assemble
-from setexp.sets import Batch
-
-
-def some_images(dataset: Any, count: int, generator: torch.Generator) -> Batch:
-    """The first images of the test split, in shuffled tiles."""
-    passes = dataset.batches("test", count, generator, shuffle=False, drop_last=False)
-    return next(iter(passes))
 
 
 def whole(tiles: Tensor, dataset: Any) -> Tensor:

@@ -1,11 +1,12 @@
-"""How far a table's runs are: done, paused, diverged, running, failed, interrupted or missing."""
+"""How far a table's runs are: done, paused, diverged, running, failed, interrupted, broken or
+missing."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
 
-from setexp.errors import listed
+from setexp.errors import ConfigError, listed
 from setexp.files import read_json
 from setexp.report.records import kept_path, read_record, run_folder, slug
 from setexp.report.tables import Run, Table
@@ -44,10 +45,14 @@ def state(run: Run, seed: int, scale: str, source: str, outputs: Path, results: 
     """What is known of one seed, its run folder before its kept record.
 
     A paused run that goes on keeps its record until it pauses again or ends; its status tells.
-
-    Raises:
-        ConfigError: either's record is broken.
     """
+    try:
+        return _state(run, seed, scale, source, outputs, results)
+    except ConfigError as error:  # of a file; the other runs can be told
+        return f"broken ({error})"
+
+
+def _state(run: Run, seed: int, scale: str, source: str, outputs: Path, results: Path) -> str:
     folder = run_folder(run, seed, outputs, scale, source)
     kept = kept_path(run, seed, results, scale, source)
     record = next((read_record(p).status for p in (folder / "result.json", kept) if p.exists()), "")

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import UnionType
@@ -111,13 +111,32 @@ def read_record(path: Path) -> Record:
     return Record(**values, path=path, content=content)
 
 
-def read_records(results: Path = RESULTS, outputs: Path | None = None) -> list[Record]:
-    """All kept records, and those of run folders; of a run that has both, the later finished."""
+def read_records(
+    results: Path = RESULTS,
+    outputs: Path | None = None,
+    *,
+    warn: Callable[[str], object] | None = None,
+) -> list[Record]:
+    """All kept records, and those of run folders; of a run that has both, the later finished.
+
+    Args:
+        warn: told what is wrong with a broken record, which is left out; None to refuse it.
+
+    Raises:
+        ConfigError: a record is broken, and nobody is warned.
+    """
     paths = sorted(results.glob("*/*/*.json"))
     if outputs is not None:
         paths += sorted(outputs.glob("*/*/*/seed-*/result.json"))
     found: dict[tuple[Any, ...], Record] = {}
-    for record in map(read_record, paths):
+    for path in paths:
+        try:
+            record = read_record(path)
+        except ConfigError as error:
+            if warn is None:
+                raise
+            warn(str(error))
+            continue
         before = found.get(record.run)
         if before is None or _finished(before) < _finished(record):
             found[record.run] = record
