@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import nn
@@ -40,13 +40,7 @@ class SlotMLP(nn.Module):
         self.side, self.shape, self.head = side, (set_size, slot), head
         self.mlp = MLP([side * side * features, *hidden, set_size * slot])
 
-    def forward(
-        self,
-        encoding: Encoding,
-        encode: Callable[[SetBatch], Encoding] | None = None,
-        steps: int | None = None,
-    ) -> SetBatch:
-        del encode, steps  # one shot
+    def forward(self, encoding: Encoding, **_: object) -> SetBatch:
         assert encoding.elements is not None, "slots need elements to be made of"
         x = encoding.elements.x
         places = x.mT.unflatten(-1, (math.isqrt(x.shape[-2]), -1))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from enum import Enum
 
 import torch
@@ -114,13 +113,7 @@ class Transformer(nn.Module):
         )
         self.outputs = nn.Linear(hidden, element_dim)
 
-    def forward(
-        self,
-        encoding: Encoding,
-        encode: Callable[[SetBatch], Encoding] | None = None,
-        steps: int | None = None,
-    ) -> SetBatch:
-        del encode, steps  # one shot
+    def forward(self, encoding: Encoding, **_: object) -> SetBatch:
         assert encoding.elements is not None, "this decoder maps sets to sets: encoder=elements"
         x, mask = encoding.elements
         x = self.outputs(self.transformer(self.source(x), self.positions(self.start(x))))
