@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from setexp.errors import ConfigError
+
 if TYPE_CHECKING:
     from setexp.ops.sorting import RelaxedOrder
 
@@ -90,3 +92,16 @@ class Encoding(NamedTuple):
     z: Tensor
     order: RelaxedOrder | None = None
     elements: SetBatch | None = None
+
+    def required_elements(self) -> SetBatch:
+        """The elements, for a decoder that cannot do without.
+
+        Raises:
+            ConfigError: the encoder yields nothing but z.
+        """
+        if self.elements is None:
+            raise ConfigError(
+                "encoder: it yields a vector alone, and this decoder reads elements; use "
+                "encoder=elements for sets, grouped_cnn or position_cnn for images"
+            )
+        return self.elements

@@ -27,7 +27,6 @@ class BiLSTM(nn.Module):
         self.outputs = nn.Linear(2 * hidden, element_dim)
 
     def forward(self, encoding: Encoding, **_: object) -> SetBatch:
-        assert encoding.elements is not None, "this decoder maps sets to sets: encoder=elements"
-        x, mask = encoding.elements
+        x, mask = encoding.required_elements()
         x = self.outputs(self.lstm(self.inputs(x))[0])
         return SetBatch(x.unsqueeze(0), mask.unsqueeze(0))

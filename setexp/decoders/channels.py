@@ -14,5 +14,4 @@ class Channels(nn.Module):
     """
 
     def forward(self, encoding: Encoding, **_: object) -> SetBatch:
-        assert encoding.elements is not None, "the encoder must yield elements, as grouped_cnn"
-        return split_mask(encoding.elements.x.unsqueeze(0), mask_channel=False)
+        return split_mask(encoding.required_elements().x.unsqueeze(0), mask_channel=False)

@@ -43,6 +43,5 @@ class EquivariantDeepSets(nn.Module):
         self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, encoding: Encoding, **_: object) -> SetBatch:
-        assert encoding.elements is not None, "this decoder maps sets to sets: encoder=elements"
-        x, mask = encoding.elements
+        x, mask = encoding.required_elements()
         return SetBatch(self.layers(x).unsqueeze(0), mask.unsqueeze(0))

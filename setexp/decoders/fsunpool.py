@@ -48,8 +48,7 @@ class FSUnpoolDecoder(nn.Module):
 
     def forward(self, encoding: Encoding, **_: object) -> SetBatch:
         assert encoding.order is not None, "needs a relaxed FSPool"
-        assert encoding.elements is not None
-        mask = encoding.elements.mask
+        mask = encoding.required_elements().mask
         size = mask.sum(-1, keepdim=True) if self.masked else None
         weights = self.weights(mask.shape[-1], size)
         code = self.vector(encoding.z).unsqueeze(-1)

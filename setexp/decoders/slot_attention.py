@@ -51,8 +51,8 @@ class SlotAttention(nn.Module):
         self.update = MLP([slot, hidden, slot])
 
     def forward(self, encoding: Encoding, **_: object) -> SetBatch:
-        assert encoding.elements is not None, "slots need elements to attend to"
-        x, mask = self.norm_features(encoding.elements.x), encoding.elements.mask
+        x, mask = encoding.required_elements()
+        x = self.norm_features(x)
         keys, values = self.key(x), self.value(x)
         slots = self.initial(encoding)
         after: list[Tensor] = []

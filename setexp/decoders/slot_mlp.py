@@ -41,8 +41,7 @@ class SlotMLP(nn.Module):
         self.mlp = MLP([side * side * features, *hidden, set_size * slot])
 
     def forward(self, encoding: Encoding, **_: object) -> SetBatch:
-        assert encoding.elements is not None, "slots need elements to be made of"
-        x = encoding.elements.x
+        x = encoding.required_elements().x
         places = x.mT.unflatten(-1, (math.isqrt(x.shape[-2]), -1))
         resized = F.adaptive_avg_pool2d(places, self.side)
         slots = self.mlp(resized.flatten(1)).unflatten(-1, self.shape)

@@ -114,7 +114,6 @@ class Transformer(nn.Module):
         self.outputs = nn.Linear(hidden, element_dim)
 
     def forward(self, encoding: Encoding, **_: object) -> SetBatch:
-        assert encoding.elements is not None, "this decoder maps sets to sets: encoder=elements"
-        x, mask = encoding.elements
+        x, mask = encoding.required_elements()
         x = self.outputs(self.transformer(self.source(x), self.positions(self.start(x))))
         return SetBatch(x.unsqueeze(0), mask.unsqueeze(0))
