@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from setexp.encoders.image import channels_last, xavier_convolutions
 from setexp.errors import ConfigError
+from setexp.ops.convolutions import channels_last, xavier_convolutions
 
 
 class TileCNN(nn.Module):
