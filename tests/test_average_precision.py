@@ -412,13 +412,13 @@ def test_predictions_that_are_not_numbers_miss() -> None:
     ],
 )
 def test_wrong_settings_are_refused_in_one_line(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message) as error:
+    with pytest.raises(ValueError, match=message) as error:
         StateAveragePrecision(**{"thresholds": [1.0], **changes})
     assert "\n" not in str(error.value)
 
 
 def test_iou_thresholds_are_fractions() -> None:
-    with pytest.raises(ConfigError, match=r"50 is not in \(0, 1\]"):
+    with pytest.raises(ValueError, match=r"50 is not in \(0, 1\]"):
         BoxAveragePrecision(thresholds=[50], plus_one=False)
 
 

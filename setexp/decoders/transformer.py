@@ -8,7 +8,6 @@ from enum import Enum
 import torch
 from torch import Tensor, nn
 
-from setexp.errors import ConfigError
 from setexp.sets import Encoding, SetBatch
 
 
@@ -80,6 +79,9 @@ class Transformer(nn.Module):
         element_dim: features of a predicted element.
 
     Shapes: encoded elements (B, N, inputs) to x (1, B, N, element_dim), mask (1, B, N).
+
+    Raises:
+        ValueError: a width that heads cannot share.
     """
 
     def __init__(
@@ -96,9 +98,7 @@ class Transformer(nn.Module):
     ) -> None:
         super().__init__()
         if hidden % (2 * heads):
-            raise ConfigError(
-                f"decoder.hidden={hidden}: choose a multiple of twice decoder.heads={heads}"
-            )
+            raise ValueError(f"hidden={hidden}: choose a multiple of twice heads={heads}")
         positions = Positions(positions)
         noise = hidden // 2 if positions is Positions.random else 0
         self.source = nn.Linear(inputs, hidden)

@@ -38,7 +38,7 @@ class BoxAveragePrecision:
     Shapes: prediction.x (B, N, 4) as xmin, ymin, xmax, ymax, target.x (B, M, 4), all of a split.
 
     Raises:
-        ConfigError: an argument or a shape that makes no sense.
+        ValueError: an argument or a shape that makes no sense.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class StateAveragePrecision:
     Shapes: prediction.x (B, N, 18), target.x (B, M, 18), all of a split.
 
     Raises:
-        ConfigError: an argument or a shape that makes no sense.
+        ValueError: an argument or a shape that makes no sense.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ def _on_host(
 
 def _check_thresholds(thresholds: Sequence[float], *, most: float) -> None:
     if not thresholds or len(set(thresholds)) < len(thresholds):
-        raise ConfigError(f"thresholds={list(thresholds)}: give one or more, each once")
+        raise ValueError(f"thresholds={list(thresholds)}: give one or more, each once")
     for threshold in thresholds:
         if not 0 < threshold <= most:
-            raise ConfigError(f"thresholds={list(thresholds)}: {threshold} is not in (0, {most:g}]")
+            raise ValueError(f"thresholds={list(thresholds)}: {threshold} is not in (0, {most:g}]")
