@@ -68,7 +68,8 @@ class Batch(NamedTuple):
     """One step's data.
 
     Args:
-        input: what the model sees: a `SetBatch`, images (B, 3, H, W) in [0, 1], or a `GraphBatch`.
+        input: what the model sees: a `SetBatch`, images (B, 3, H, W) in [0, 1], pairs of them
+            (B, 2, 3, H, W), or a `GraphBatch`.
         target: what it should produce: a `SetBatch`, labels or numbers (B,), or shares (B, C).
         aux: further tensors with leading B (noise, questions, ...), by name.
     """
