@@ -78,5 +78,5 @@ class FSPool(nn.Module):
             ordered = hard_sort.in_order(x, mask, descending=self.descending)
             return self.weights.pool(ordered, size), None
         # weights are carried to elements, which keep their place: inner gradients (DSPN) are these
-        weights = hard_sort.carry(x, self.weights(n, None), descending=self.descending)
+        weights = hard_sort.to_elements(x, self.weights(n, None), descending=self.descending)
         return (x * weights).sum(-2), None
