@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from setexp.errors import ConfigError
+
 if TYPE_CHECKING:
     from setexp.ops.sorting import RelaxedOrder
 
@@ -66,7 +68,8 @@ class Batch(NamedTuple):
     """One step's data.
 
     Args:
-        input: what the model sees: a `SetBatch`, images (B, 3, H, W) in [0, 1], or a `GraphBatch`.
+        input: what the model sees: a `SetBatch`, images (B, 3, H, W) in [0, 1], pairs of them
+            (B, 2, 3, H, W), or a `GraphBatch`.
         target: what it should produce: a `SetBatch`, labels or numbers (B,), or shares (B, C).
         aux: further tensors with leading B (noise, questions, ...), by name.
     """
@@ -90,3 +93,16 @@ class Encoding(NamedTuple):
     z: Tensor
     order: RelaxedOrder | None = None
     elements: SetBatch | None = None
+
+    def required_elements(self) -> SetBatch:
+        """The elements, for a decoder that cannot do without.
+
+        Raises:
+            ConfigError: the encoder yields nothing but z.
+        """
+        if self.elements is None:
+            raise ConfigError(
+                "encoder: it yields a vector alone, and this decoder reads elements; use "
+                "encoder=elements for sets, grouped_cnn or position_cnn for images"
+            )
+        return self.elements

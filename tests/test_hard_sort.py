@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from setexp.ops import hard_sort
-from setexp.ops.hard_sort import carry, in_order, sort_order
+from setexp.ops.hard_sort import in_order, sort_order, to_elements
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -95,13 +95,13 @@ def test_weights_are_carried_to_elements(
         numbers = x[row, :, column].tolist()
         order = sorted(range(n), key=numbers.__getitem__, reverse=descending)
         expected[row, order, column] = weights[column]
-    assert torch.equal(carry(x, weights, descending=descending), expected)
+    assert torch.equal(to_elements(x, weights, descending=descending), expected)
 
 
 def test_derivatives_with_respect_to_the_weights() -> None:
     x, weights = torch.randn(2, 4, 3), torch.randn(3, 4, requires_grad=True)
-    torch.autograd.gradcheck(lambda w: carry(x, w, descending=True), weights)
-    torch.autograd.gradgradcheck(lambda w: carry(x, w.square(), descending=True), weights)
+    torch.autograd.gradcheck(lambda w: to_elements(x, w, descending=True), weights)
+    torch.autograd.gradgradcheck(lambda w: to_elements(x, w.square(), descending=True), weights)
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # opcheck looks at it
@@ -127,7 +127,7 @@ def test_what_uses_the_order_under_vmap_is_a_loop(axes: tuple[int | None, int | 
     def value(x: Tensor, weights: Tensor) -> Tensor:
         mask = (weights[:3].mean(0) > 0).to(x.dtype).expand(x.shape[:2])
         ordered = in_order(x, mask, descending=False)
-        return carry(x, weights, descending=True) + ordered.mT
+        return to_elements(x, weights, descending=True) + ordered.mT
 
     mapped = torch.func.vmap(value, in_dims=axes)(x, weights)
     for i, found in enumerate(mapped):

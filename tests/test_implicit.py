@@ -30,6 +30,7 @@ from setexp.decoders.dspn import DSPN, Gradient, RegulariserReduction
 from setexp.decoders.initial import LearnedSet, RandomSet, SetInit
 from setexp.encoders.pooling import SumPool
 from setexp.encoders.set_encoder import SetEncoder
+from setexp.errors import ConfigError
 from setexp.ops.descent import Projection, Reduction
 from setexp.sets import Encoding, SetBatch
 from setexp.training.seeds import stackable
@@ -398,7 +399,7 @@ def test_seeds_stack() -> None:
 
 
 def test_known_features_need_an_encoded_set() -> None:
-    with pytest.raises(AssertionError, match="condition=true"):
+    with pytest.raises(ConfigError, match="this decoder reads elements"):
         everything(learned())(Encoding(torch.randn(B, L)))
 
 

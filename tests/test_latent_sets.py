@@ -82,6 +82,13 @@ def test_channels_are_handed_over() -> None:
     assert torch.equal(Channels()(encoding).x[0], encoding.elements.x)
 
 
+def test_a_decoder_of_elements_refuses_an_encoder_without(tmp_path: Any) -> None:
+    overrides = ["experiment=dspn_clevr_state", "dataset.source=procedural", "decoder=refiner"]
+    said = complaint(*overrides, "scale=smoke", "figures=none", f"paths.outputs={tmp_path}")
+    assert said.startswith("encoder: it yields a vector alone, and this decoder reads elements; ")
+    assert "\n" not in said
+
+
 def test_the_guess_is_trained_only_where_it_is_learned(tmp_path: Any) -> None:
     """Under a refiner, as released, H_set stays what it was; the trunk below learns through z."""
     nodes = config("experiment=sslr_circles_srn", "scale=smoke")

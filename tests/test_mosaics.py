@@ -305,7 +305,7 @@ def test_labels_of_imagenet_are_read_without_images_and_images_once(
     ("overrides", "message"),
     [
         (["dataset.tiles=1"], "dataset.tiles=1: at least 2"),
-        (["dataset.tiles=32"], "encoder.elements.side=1: a tile of 1 pixel"),
+        (["dataset.tiles=32"], "side=1: a tile of 1 pixel"),
         (["dataset.std=[0.2]"], "dataset.std=[0.2]: give one number for each of"),
         (["dataset.std=[0.2,0.0,0.2]"], "and standard deviations above 0"),
         (["dataset.source=real"], "scripts/prepare_images.py cifar10"),

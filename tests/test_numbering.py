@@ -242,8 +242,10 @@ def test_costs_of_numbers_are_those_of_one_hot_vectors(cost: Cost) -> None:
 
 
 def test_other_costs_are_refused() -> None:
-    with pytest.raises(ConfigError, match="loss.cost=huber: numbers have l2, squared or"):
+    with pytest.raises(ValueError, match="^cost=huber: numbers have l2, squared or"):
         number_costs(torch.zeros(1, 2, 2), Cost.huber)
+    with pytest.raises(ValueError, match="^cost=huber: "):
+        NumberingLoss(cost=Cost.huber)
 
 
 # loss and accuracies
@@ -340,7 +342,7 @@ def test_transformers_say_the_same_in_training_and_evaluation(positions: Positio
 
 
 def test_widths_that_heads_cannot_share_are_refused() -> None:
-    with pytest.raises(ConfigError, match="decoder.hidden=36: choose a multiple of twice"):
+    with pytest.raises(ValueError, match="^hidden=36: choose a multiple of twice heads="):
         transformer(Positions.none, hidden=36)
 
 

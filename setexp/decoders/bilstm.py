@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import nn
 
 from setexp.ops.layers import FastLSTM
@@ -28,14 +26,7 @@ class BiLSTM(nn.Module):
         self.lstm = FastLSTM(hidden, hidden, num_layers=2, bidirectional=True, batch_first=True)
         self.outputs = nn.Linear(2 * hidden, element_dim)
 
-    def forward(
-        self,
-        encoding: Encoding,
-        encode: Callable[[SetBatch], Encoding] | None = None,
-        steps: int | None = None,
-    ) -> SetBatch:
-        del encode, steps  # one shot
-        assert encoding.elements is not None, "this decoder maps sets to sets: encoder=elements"
-        x, mask = encoding.elements
+    def forward(self, encoding: Encoding, **_: object) -> SetBatch:
+        x, mask = encoding.required_elements()
         x = self.outputs(self.lstm(self.inputs(x))[0])
         return SetBatch(x.unsqueeze(0), mask.unsqueeze(0))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import nn
 
 from setexp.sets import Encoding, SetBatch, split_mask
@@ -15,12 +13,5 @@ class Channels(nn.Module):
     Shapes: encoded elements x (B, N, D) to x (1, B, N, D), all present.
     """
 
-    def forward(
-        self,
-        encoding: Encoding,
-        encode: Callable[[SetBatch], Encoding] | None = None,
-        steps: int | None = None,
-    ) -> SetBatch:
-        del encode, steps  # one shot
-        assert encoding.elements is not None, "the encoder must yield elements, as grouped_cnn"
-        return split_mask(encoding.elements.x.unsqueeze(0), mask_channel=False)
+    def forward(self, encoding: Encoding, **_: object) -> SetBatch:
+        return split_mask(encoding.required_elements().x.unsqueeze(0), mask_channel=False)

@@ -114,7 +114,7 @@ class DSPN(nn.Module):
         encoder = self.set_encoder or encode
         assert encoder is not None, "DSPN inverts an encoder: give it one"
         initial = self.initial(encoding)
-        known = self._known(encoding)
+        known = encoding.required_elements().x if self.condition else None
 
         def objective(rows: Tensor) -> Tensor:
             s = split_mask(rows, self.mask_channel)
@@ -132,12 +132,6 @@ class DSPN(nn.Module):
         steps = self.steps if steps is None else steps
         rows = descend(self.descent.start(initial), torch.func.grad(objective), steps)
         return split_mask(rows, self.mask_channel)
-
-    def _known(self, encoding: Encoding) -> Tensor | None:
-        if not self.condition:
-            return None
-        assert encoding.elements is not None, "condition=true needs an encoded set"
-        return encoding.elements.x
 
     def _unrolled(self, rows: Tensor, gradient: SetGradient, steps: int) -> Tensor:
         sets, buffer = [rows], None

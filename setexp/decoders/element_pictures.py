@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from setexp.ops.convolutions import channels_last
 from setexp.ops.layers import Linear, LinearInit
 
 _SHRINKS = 16  # two strides of 2 and one of 4
@@ -49,7 +50,8 @@ class ElementPictures(nn.Module):
             nn.BatchNorm2d(third),
             nn.ReLU(inplace=True),
             nn.ConvTranspose2d(third, 3, 4, stride=4, bias=False),
-        ).to(memory_format=torch.channels_last)  # a fifth faster on CPUs
+        )
+        channels_last(self.grow)
 
     def forward(self, x: Tensor) -> Tensor:
         places = self.start(x.flatten(0, 1)).contiguous(memory_format=torch.channels_last)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 from torch import Tensor, nn
@@ -42,13 +42,6 @@ class EquivariantDeepSets(nn.Module):
             layers += [EquivariantLayer(wide, narrow), nn.ReLU()]
         self.layers = nn.Sequential(*layers[:-1])
 
-    def forward(
-        self,
-        encoding: Encoding,
-        encode: Callable[[SetBatch], Encoding] | None = None,
-        steps: int | None = None,
-    ) -> SetBatch:
-        del encode, steps  # one shot
-        assert encoding.elements is not None, "this decoder maps sets to sets: encoder=elements"
-        x, mask = encoding.elements
+    def forward(self, encoding: Encoding, **_: object) -> SetBatch:
+        x, mask = encoding.required_elements()
         return SetBatch(self.layers(x).unsqueeze(0), mask.unsqueeze(0))

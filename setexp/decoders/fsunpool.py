@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from torch import nn
 
@@ -46,16 +46,9 @@ class FSUnpoolDecoder(nn.Module):
         self.element = MLP([features, *element])
         self.masked = masked
 
-    def forward(
-        self,
-        encoding: Encoding,
-        encode: Callable[[SetBatch], Encoding] | None = None,
-        steps: int | None = None,
-    ) -> SetBatch:
-        del encode, steps  # one shot
+    def forward(self, encoding: Encoding, **_: object) -> SetBatch:
         assert encoding.order is not None, "needs a relaxed FSPool"
-        assert encoding.elements is not None
-        mask = encoding.elements.mask
+        mask = encoding.required_elements().mask
         size = mask.sum(-1, keepdim=True) if self.masked else None
         weights = self.weights(mask.shape[-1], size)
         code = self.vector(encoding.z).unsqueeze(-1)

@@ -81,8 +81,7 @@ class EncodedSet(nn.Module):
         self.differentiated = learned
 
     def forward(self, encoding: Encoding) -> Tensor:
-        assert encoding.elements is not None, "the encoder must yield elements, as grouped_cnn"
-        rows = encoding.elements.x
+        rows = encoding.required_elements().x
         return rows if self.differentiated else rows.detach()
 
 

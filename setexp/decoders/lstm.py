@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import nn
 
@@ -43,13 +41,7 @@ class LSTMDecoder(nn.Module):
             nn.init.uniform_(parameter, -(hidden**-0.5), hidden**-0.5)
         self.element = Linear(hidden, element_dim + mask_channel)
 
-    def forward(
-        self,
-        encoding: Encoding,
-        encode: Callable[[SetBatch], Encoding] | None = None,
-        steps: int | None = None,
-    ) -> SetBatch:
-        del encode, steps  # one shot
+    def forward(self, encoding: Encoding, **_: object) -> SetBatch:
         cell = self.cell(encoding.z)
         inputs = cell.new_zeros(*cell.shape[:-1], self.set_size, 1)
         states = self.lstm(inputs, torch.zeros_like(cell), cell)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -39,12 +39,6 @@ class MLPDecoder(torch.nn.Module):
         self.mask_channel, self.mask_bias = mask_channel, mask_bias
         self.mlp = MLP([latent, *hidden, self.shape[0] * self.shape[1]])
 
-    def forward(
-        self,
-        encoding: Encoding,
-        encode: Callable[[SetBatch], Encoding] | None = None,
-        steps: int | None = None,
-    ) -> SetBatch:
-        del encode, steps  # one shot
+    def forward(self, encoding: Encoding, **_: object) -> SetBatch:
         elements = self.mlp(encoding.z).unflatten(-1, self.shape)
         return split_mask(elements.unsqueeze(0), self.mask_channel, self.mask_bias)

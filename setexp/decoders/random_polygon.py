@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -24,13 +23,7 @@ class RandomPolygon(nn.Module):
         super().__init__()
         self.set_size = set_size
 
-    def forward(
-        self,
-        encoding: Encoding,
-        encode: Callable[[SetBatch], Encoding] | None = None,
-        steps: int | None = None,
-    ) -> SetBatch:
-        del encode, steps  # one shot
+    def forward(self, encoding: Encoding, **_: object) -> SetBatch:
         z = encoding.z
         turn = torch.rand(z.shape[0], 1, device=z.device, dtype=z.dtype)
         corner = torch.arange(self.set_size, device=z.device, dtype=z.dtype) / self.set_size

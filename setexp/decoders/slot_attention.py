@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +17,7 @@ class SlotAttention(nn.Module):
         features: of the encoding's elements.
         slot: features of a slot.
         hidden: width of the residual MLP's hidden layer.
-        iterations: T.
+        iterations: T, part of the model: `steps` of the call does not change it.
         epsilon: added to every weight before the weights of a slot are made to add up to 1.
         norm_epsilon: of the layer norms.
         head: slots to elements.
@@ -52,18 +50,13 @@ class SlotAttention(nn.Module):
         self.cell = GRUCell(slot, slot)
         self.update = MLP([slot, hidden, slot])
 
-    def forward(
-        self,
-        encoding: Encoding,
-        encode: Callable[[SetBatch], Encoding] | None = None,
-        steps: int | None = None,
-    ) -> SetBatch:
-        del encode, steps  # the number of iterations is part of the model
-        assert encoding.elements is not None, "slots need elements to attend to"
-        x, mask = self.norm_features(encoding.elements.x), encoding.elements.mask
+    def forward(self, encoding: Encoding, **_: object) -> SetBatch:
+        x, mask = encoding.required_elements()
+        x = self.norm_features(x)
         keys, values = self.key(x), self.value(x)
-        slots, after = self.initial(encoding), []
-        for _ in range(self.iterations):
+        slots = self.initial(encoding)
+        after: list[Tensor] = []
+        while len(after) < self.iterations:
             slots = self.cell(self.attention(slots, keys, mask) @ values, slots)
             slots = slots + self.update(self.norm_update(slots))
             after.append(slots)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import nn
@@ -40,15 +40,8 @@ class SlotMLP(nn.Module):
         self.side, self.shape, self.head = side, (set_size, slot), head
         self.mlp = MLP([side * side * features, *hidden, set_size * slot])
 
-    def forward(
-        self,
-        encoding: Encoding,
-        encode: Callable[[SetBatch], Encoding] | None = None,
-        steps: int | None = None,
-    ) -> SetBatch:
-        del encode, steps  # one shot
-        assert encoding.elements is not None, "slots need elements to be made of"
-        x = encoding.elements.x
+    def forward(self, encoding: Encoding, **_: object) -> SetBatch:
+        x = encoding.required_elements().x
         places = x.mT.unflatten(-1, (math.isqrt(x.shape[-2]), -1))
         resized = F.adaptive_avg_pool2d(places, self.side)
         slots = self.mlp(resized.flatten(1)).unflatten(-1, self.shape)

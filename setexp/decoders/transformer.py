@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from enum import Enum
 
 import torch
 from torch import Tensor, nn
 
-from setexp.errors import ConfigError
 from setexp.sets import Encoding, SetBatch
 
 
@@ -81,6 +79,9 @@ class Transformer(nn.Module):
         element_dim: features of a predicted element.
 
     Shapes: encoded elements (B, N, inputs) to x (1, B, N, element_dim), mask (1, B, N).
+
+    Raises:
+        ValueError: a width that heads cannot share.
     """
 
     def __init__(
@@ -97,9 +98,7 @@ class Transformer(nn.Module):
     ) -> None:
         super().__init__()
         if hidden % (2 * heads):
-            raise ConfigError(
-                f"decoder.hidden={hidden}: choose a multiple of twice decoder.heads={heads}"
-            )
+            raise ValueError(f"hidden={hidden}: choose a multiple of twice heads={heads}")
         positions = Positions(positions)
         noise = hidden // 2 if positions is Positions.random else 0
         self.source = nn.Linear(inputs, hidden)
@@ -114,14 +113,7 @@ class Transformer(nn.Module):
         )
         self.outputs = nn.Linear(hidden, element_dim)
 
-    def forward(
-        self,
-        encoding: Encoding,
-        encode: Callable[[SetBatch], Encoding] | None = None,
-        steps: int | None = None,
-    ) -> SetBatch:
-        del encode, steps  # one shot
-        assert encoding.elements is not None, "this decoder maps sets to sets: encoder=elements"
-        x, mask = encoding.elements
+    def forward(self, encoding: Encoding, **_: object) -> SetBatch:
+        x, mask = encoding.required_elements()
         x = self.outputs(self.transformer(self.source(x), self.positions(self.start(x))))
         return SetBatch(x.unsqueeze(0), mask.unsqueeze(0))

@@ -5,7 +5,8 @@ weights are a piecewise linear function on [0, 1], read at the relative position
 that one set of parameters serves all set sizes (Eq. 5.6-5.7); or one weight per position where the
 size is fixed (iDSPN).
 
-The five papers use four variants, all of them arguments here:
+The documents use four variants, all of them arguments here but for that of graphs, which is
+`setexp.encoders.readout.FSPoolReadout`:
 
 | where | n_pieces | init | descending | masked |
 |---|---|---|---|---|
@@ -77,5 +78,5 @@ class FSPool(nn.Module):
             ordered = hard_sort.in_order(x, mask, descending=self.descending)
             return self.weights.pool(ordered, size), None
         # weights are carried to elements, which keep their place: inner gradients (DSPN) are these
-        weights = hard_sort.carry(x, self.weights(n, None), descending=self.descending)
+        weights = hard_sort.to_elements(x, self.weights(n, None), descending=self.descending)
         return (x * weights).sum(-2), None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from setexp.encoders.image import channels_last
+from setexp.ops.convolutions import channels_last
 from setexp.ops.layers import Linear, LinearInit
 from setexp.sets import Encoding, SetBatch
 

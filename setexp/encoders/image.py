@@ -8,6 +8,7 @@ from enum import Enum
 import torch
 from torch import Tensor, nn
 
+from setexp.ops.convolutions import channels_last, xavier_convolutions
 from setexp.sets import Encoding
 
 
@@ -143,20 +144,6 @@ def _shortcut(before: int, width: int, stride: int) -> nn.Module | None:
     return nn.Sequential(
         nn.Conv2d(before, width, 1, stride=stride, bias=False), nn.BatchNorm2d(width)
     )
-
-
-def xavier_convolutions(module: nn.Module) -> None:
-    """Xavier uniform weights and zero biases."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.xavier_uniform_(layer.weight)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-
-
-def channels_last(module: nn.Module) -> None:
-    """The layout in which convolutions are a third faster, on CPUs and GPUs."""
-    module.to(memory_format=torch.channels_last)
 
 
 def _as_torchvision(trunk: ResNet) -> None:

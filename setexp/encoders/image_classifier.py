@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from setexp.encoders.image import channels_last
+from setexp.ops.convolutions import channels_last
 
 
 class ResNet18(nn.Module):

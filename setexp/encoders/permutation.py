@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from setexp.ops.layers import Linear, project
-from setexp.ops.ordering import pull
+from setexp.ops.ordering import placement_costs
 from setexp.ops.pairs import l1_distances
 from setexp.ops.sinkhorn import sinkhorn
 from setexp.sets import SetBatch
@@ -138,7 +138,7 @@ class PermutationOptimisation(nn.Module):
             shape = features.shape[-2:-1] if len(self.shape) == 1 else self.shape
         for _ in range(steps):
             assignment = sinkhorn(logits, self.rounds)
-            logits = logits - pull(push, assignment, shape)
+            logits = logits - placement_costs(push, assignment, shape)
         return sinkhorn(logits, self.rounds)
 
     def costs(self, features: Tensor, mask: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from setexp.encoders.image import channels_last, xavier_convolutions
+from setexp.ops.convolutions import channels_last, xavier_convolutions
 from setexp.ops.layers import MLP, Linear
 from setexp.sets import Encoding, SetBatch
 

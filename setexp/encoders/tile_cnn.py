@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from setexp.encoders.image import channels_last, xavier_convolutions
-from setexp.errors import ConfigError
+from setexp.ops.convolutions import channels_last, xavier_convolutions
 
 
 class TileCNN(nn.Module):
@@ -18,15 +17,14 @@ class TileCNN(nn.Module):
     Shapes: (B, N, channels * side * side) to (B, N, width * (side // 2) ** 2).
 
     Raises:
-        ConfigError: tiles of one pixel.
+        ValueError: tiles of one pixel.
     """
 
     def __init__(self, *, channels: int, side: int, width: int) -> None:
         super().__init__()
         if side < 2:
-            raise ConfigError(
-                f"encoder.elements.side={side}: a tile of 1 pixel cannot be pooled; use fewer "
-                "dataset.tiles"
+            raise ValueError(
+                f"side={side}: a tile of 1 pixel cannot be pooled; use fewer dataset.tiles"
             )
         self.size = (channels, side, side)
         self.convolution = nn.Conv2d(channels, width, 5, padding=2)

@@ -1,1 +1,1 @@
-"""Losses between a predicted and a true set, one value per set."""
+"""Losses of sets, labels, answers and pictures, one value per sample."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from setexp.errors import ConfigError
 from setexp.losses.base import Steps, comparable
 from setexp.ops.assignment import assignment
 from setexp.ops.costs import Cost, matched_cost, pair_cost
@@ -24,6 +23,9 @@ class HungarianLoss(nn.Module):
         max_size: larger sets are refused, because the matching takes cubic time.
 
     Shapes: prediction (T, B, N, D), target (B, N, D) to (B,).
+
+    Raises:
+        ValueError: larger sets than `max_size`.
     """
 
     def __init__(
@@ -31,9 +33,9 @@ class HungarianLoss(nn.Module):
     ) -> None:
         super().__init__()
         if set_size > max_size:
-            raise ConfigError(
-                f"loss: a Hungarian loss on sets of {set_size} takes too long "
-                f"(max_size={max_size}); use loss=chamfer, or raise max_size"
+            raise ValueError(
+                f"set_size={set_size}: a Hungarian loss takes too long on sets above "
+                f"max_size={max_size}; use loss=chamfer, or raise max_size"
             )
         self.cost, self.steps, self.mask_channel = Cost(cost), Steps(steps), mask_channel
 

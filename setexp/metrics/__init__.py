@@ -1,1 +1,1 @@
-"""What an evaluation reports, from all predicted and true sets of a split."""
+"""What evaluations report: of a split as a whole, or one value per sample, as losses do."""

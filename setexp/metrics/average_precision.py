@@ -38,7 +38,7 @@ class BoxAveragePrecision:
     Shapes: prediction.x (B, N, 4) as xmin, ymin, xmax, ymax, target.x (B, M, 4), all of a split.
 
     Raises:
-        ConfigError: an argument or a shape that makes no sense.
+        ValueError: an argument or a shape that makes no sense.
     """
 
     def __init__(
@@ -46,9 +46,9 @@ class BoxAveragePrecision:
         *,
         thresholds: Sequence[float],
         plus_one: bool,
-        scope: Scope = Scope.dataset,
-        matching: Matching = Matching.voc,
-        tie_order: TieOrder = TieOrder.string,
+        scope: Scope,
+        matching: Matching,
+        tie_order: TieOrder,
         batch_size: int = 128,
         suffix: str = "",
     ) -> None:
@@ -83,17 +83,17 @@ class StateAveragePrecision:
     Shapes: prediction.x (B, N, 18), target.x (B, M, 18), all of a split.
 
     Raises:
-        ConfigError: an argument or a shape that makes no sense.
+        ValueError: an argument or a shape that makes no sense.
     """
 
     def __init__(
         self,
         *,
         thresholds: Sequence[float],
-        scope: Scope = Scope.dataset,
-        matching: Matching = Matching.voc,
-        tie_order: TieOrder = TieOrder.string,
-        strict: bool = False,
+        scope: Scope,
+        matching: Matching,
+        tie_order: TieOrder,
+        strict: bool,
         batch_size: int = 128,
         suffix: str = "",
     ) -> None:
@@ -160,7 +160,7 @@ def _on_host(
 
 def _check_thresholds(thresholds: Sequence[float], *, most: float) -> None:
     if not thresholds or len(set(thresholds)) < len(thresholds):
-        raise ConfigError(f"thresholds={list(thresholds)}: give one or more, each once")
+        raise ValueError(f"thresholds={list(thresholds)}: give one or more, each once")
     for threshold in thresholds:
         if not 0 < threshold <= most:
-            raise ConfigError(f"thresholds={list(thresholds)}: {threshold} is not in (0, {most:g}]")
+            raise ValueError(f"thresholds={list(thresholds)}: {threshold} is not in (0, {most:g}]")

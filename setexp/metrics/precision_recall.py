@@ -14,8 +14,6 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from setexp.errors import ConfigError
-
 
 class Scope(Enum):
     """Which detections share a curve.
@@ -61,7 +59,7 @@ class Rules:
         batch_size: of the loader that `first_in_batch` imitates; no other scope uses it.
 
     Raises:
-        ConfigError: a batch of no image.
+        ValueError: a batch of no image.
     """
 
     def __init__(
@@ -74,7 +72,7 @@ class Rules:
         batch_size: int,
     ) -> None:
         if batch_size < 1:
-            raise ConfigError(f"batch_size={batch_size}: at least 1 image")
+            raise ValueError(f"batch_size={batch_size}: at least 1 image")
         self.scope, self.matching = Scope(scope), Matching(matching)
         self.tie_order = TieOrder(tie_order)
         self.strict, self.batch_size = strict, batch_size

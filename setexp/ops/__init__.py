@@ -1,1 +1,1 @@
-"""Pure functions on tensors: sorting, matching, pairs, distances."""
+"""Functions of tensors, and the layers that everything is built from."""

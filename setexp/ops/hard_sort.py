@@ -105,7 +105,7 @@ def in_order(x: Tensor, mask: Tensor, *, descending: bool) -> Tensor:
     return x.mT.gather(-1, sort_order(x.detach() + last, descending))
 
 
-def carry(x: Tensor, weights: Tensor, *, descending: bool) -> Tensor:
+def to_elements(x: Tensor, weights: Tensor, *, descending: bool) -> Tensor:
     """Weights per position carried to elements. No gradient reaches x.
 
     Args:

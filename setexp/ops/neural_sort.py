@@ -32,15 +32,15 @@ def permutation(x: Tensor, spread: Tensor, slope: Tensor) -> Tensor:
     return score.softmax(-2)
 
 
-def carry(matrix: Tensor, weights: Tensor) -> Tensor:
+def to_elements(matrix: Tensor, weights: Tensor) -> Tensor:
     """Weights per position (..., C, N) to weights per element: the transposed permutation's."""
     return (matrix * weights.mT.unsqueeze(-2)).sum(-3).mT
 
 
-def pull(
+def pullback(
     matrix: Tensor, slope: Tensor, weights: Tensor, grad: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x, spread and weights of `carry`, of the gradient of its result."""
+    """Gradients of x, spread and weights of `to_elements`, of the gradient of its result."""
     weights, grad = weights.mT, grad.mT
     pulled = (matrix * grad.unsqueeze(-3)).sum(-2)
     share = (weights * pulled).unsqueeze(-2)
@@ -75,9 +75,11 @@ def _exp(room: Tensor, positions: Tensor, elements: Tensor) -> Tensor:
     return room.clamp_(min=2 * math.log(torch.finfo(room.dtype).eps), max=0).exp_()
 
 
-@torch.library.custom_op("setexp::neural_carry", mutates_args=())
-def _carry(x: Tensor, spread: Tensor, slope: Tensor, top: Tensor, weights: Tensor) -> list[Tensor]:
-    """`carry`, and the logarithm of each position's sum of exponentials: twice (..., C, N)."""
+@torch.library.custom_op("setexp::neural_to_elements", mutates_args=())
+def _to_elements(
+    x: Tensor, spread: Tensor, slope: Tensor, top: Tensor, weights: Tensor
+) -> list[Tensor]:
+    """`to_elements`, and the log of each position's sum of exponentials: twice (..., C, N)."""
     parts = []
     by_row = weights.expand(x.shape).reshape(-1, x.shape[-1])
     for room, a, b, w in _parts(*_factors(x, spread, slope, top), by_row):
@@ -87,11 +89,11 @@ def _carry(x: Tensor, spread: Tensor, slope: Tensor, top: Tensor, weights: Tenso
     return [carried.masked_fill_(spread.isinf(), 0), total.log_() + top]
 
 
-@torch.library.custom_op("setexp::neural_pull", mutates_args=())
-def _pull(
+@torch.library.custom_op("setexp::neural_pullback", mutates_args=())
+def _pullback(
     x: Tensor, spread: Tensor, slope: Tensor, level: Tensor, weights: Tensor, grad: Tensor
 ) -> list[Tensor]:
-    """`pull`, multiplied out so that there are only products of the permutation with vectors."""
+    """`pullback`, multiplied out so that all products of the permutation are with vectors."""
     absent = spread.isinf()
     grad, n = grad.masked_fill(absent, 0), x.shape[-1]
     weighted = torch.stack([weights.expand(x.shape), (weights * slope).expand(x.shape)], dim=-2)
@@ -108,19 +110,19 @@ def _pull(
     return [by_x.masked_fill_(absent, 0), by_spread.masked_fill_(absent, 0), pulled.squeeze(-2)]
 
 
-@_carry.register_fake
+@_to_elements.register_fake
 def _(x: Tensor, *_: Tensor) -> list[Tensor]:
     return [x.new_empty(x.shape) for _ in range(2)]
 
 
-@_pull.register_fake
+@_pullback.register_fake
 def _(x: Tensor, *_: Tensor) -> list[Tensor]:
     return [x.new_empty(x.shape) for _ in range(3)]
 
 
 for _device in ("cpu", "cuda"):  # else products within become half precision, sums do not
-    _carry.register_autocast(_device, torch.float32)
-    _pull.register_autocast(_device, torch.float32)
+    _to_elements.register_autocast(_device, torch.float32)
+    _pullback.register_autocast(_device, torch.float32)
 
 
 # Batching rules take one after the other, so that none depends on how many there are; each is worth
@@ -140,20 +142,20 @@ def _stack(results: list[list[Tensor]]) -> tuple[list[Tensor], list[int]]:
     return stacked, [0] * len(stacked)
 
 
-@_carry.register_vmap
+@_to_elements.register_vmap
 def _(info: Any, in_dims: tuple[int | None, ...], *tensors: Tensor) -> tuple[list[Tensor], list]:
-    return _stack([_carry(*one) for one in _each(info, in_dims, tensors)])
+    return _stack([_to_elements(*one) for one in _each(info, in_dims, tensors)])
 
 
-@_pull.register_vmap
+@_pullback.register_vmap
 def _(info: Any, in_dims: tuple[int | None, ...], *tensors: Tensor) -> tuple[list[Tensor], list]:
-    return _stack([_pull(*one) for one in _each(info, in_dims, tensors)])
+    return _stack([_pullback(*one) for one in _each(info, in_dims, tensors)])
 
 
-class Carry(torch.autograd.Function):
-    """`carry` of x, spread, top (..., C, N), slope (..., 1, N) and weights, which may lack axes.
+class ToElements(torch.autograd.Function):
+    """`to_elements` of x, spread, top (..., C, N), slope (..., 1, N) and weights.
 
-    top: each position's largest slope x - spread.
+    Weights may lack axes. top: each position's largest slope x - spread.
     """
 
     generate_vmap_rule = True
@@ -162,7 +164,7 @@ class Carry(torch.autograd.Function):
     def forward(
         x: Tensor, spread: Tensor, slope: Tensor, top: Tensor, weights: Tensor
     ) -> tuple[Tensor, Tensor]:
-        carried, level = _carry(x, spread, slope, top, weights)
+        carried, level = _to_elements(x, spread, slope, top, weights)
         return carried, level
 
     @staticmethod
@@ -175,9 +177,9 @@ class Carry(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         x, spread, slope, weights, level = ctx.saved_tensors
         if torch.is_grad_enabled():  # the gradient will be differentiated
-            gradients = pull(permutation(x, spread, slope), slope, weights, grad)
+            gradients = pullback(permutation(x, spread, slope), slope, weights, grad)
         else:
-            gradients = tuple(_pull(x, spread, slope, level, weights, grad))
+            gradients = tuple(_pullback(x, spread, slope, level, weights, grad))
         extra = tuple(range(x.dim() - weights.dim()))
         pulled = gradients[2].sum(extra) if extra else gradients[2]
         return gradients[0], gradients[1], None, None, pulled

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from setexp.errors import ConfigError
 from setexp.ops.assignment import assignment_within
 from setexp.ops.costs import Cost
 from setexp.ops.rows import take_rows
@@ -16,7 +15,7 @@ def number_costs(prediction: Tensor, cost: Cost) -> Tensor:
     Entry m is the cost against the one-hot vector of m, as `pair_cost` has it.
 
     Raises:
-        ConfigError: a cost that is neither l2, squared nor cross_entropy.
+        ValueError: a cost that is neither l2, squared nor cross_entropy.
     """
     if cost is Cost.cross_entropy:
         return -prediction.log_softmax(-1)
@@ -25,7 +24,7 @@ def number_costs(prediction: Tensor, cost: Cost) -> Tensor:
         return squares / prediction.shape[-1]
     if cost is Cost.l2:
         return squares.clamp(min=0).sqrt()
-    raise ConfigError(f"loss.cost={cost.name}: numbers have l2, squared or cross_entropy")
+    raise ValueError(f"cost={cost.name}: numbers have l2, squared or cross_entropy")
 
 
 def matched_numbers(prediction: Tensor, target: Tensor, cost: Cost) -> Tensor:

@@ -21,15 +21,15 @@ def total_cost(cost: Tensor, assignment: Tensor, shape: Sequence[int]) -> Tensor
 
     Shapes: to (...).
     """
-    return (assignment * pull(cost, assignment, shape)).sum((-2, -1))
+    return (assignment * placement_costs(cost, assignment, shape)).sum((-2, -1))
 
 
 def total_cost_gradient(cost: Tensor, assignment: Tensor, shape: Sequence[int]) -> Tensor:
     """Gradient of `total_cost` with respect to the assignment, (..., N, P) (Eq. 4.9)."""
-    return 2 * pull(cost, assignment, shape)
+    return 2 * placement_costs(cost, assignment, shape)
 
 
-def pull(cost: Tensor, assignment: Tensor, shape: Sequence[int]) -> Tensor:
+def placement_costs(cost: Tensor, assignment: Tensor, shape: Sequence[int]) -> Tensor:
     """C B, summed over axes: what element i at position q costs, given where the others are.
 
     B_jq is how much of j is after q minus how much is before, on q's line.

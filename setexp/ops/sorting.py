@@ -51,8 +51,8 @@ class RelaxedOrder(NamedTuple):
     def to_elements(self, weights: Tensor) -> Tensor:
         """Carry weights per position (..., C, N) to elements: transposed permutation times them."""
         if self.matrix is not None:
-            return neural_sort.carry(self.matrix, weights)
-        return neural_sort.Carry.apply(self.x, self.spread, self.slope, self.top, weights)[0]
+            return neural_sort.to_elements(self.matrix, weights)
+        return neural_sort.ToElements.apply(self.x, self.spread, self.slope, self.top, weights)[0]
 
 
 def relaxed_order(x: Tensor, mask: Tensor | None) -> RelaxedOrder:

@@ -14,8 +14,8 @@ class Outcome(NamedTuple):
 
     Args:
         loss: what is minimised, one value per set, (B,).
-        prediction: x (T, B, N, D) and mask (T, B, N): all inner steps, or T = 1; None of a
-            classifier.
+        prediction: x (T, B, N, D) and mask (T, B, N): all inner steps, or T = 1; None where no set
+            is predicted: of classifiers, and of `Match`.
         stats: further values per set, (B,) or (B, K), by name.
     """
 
