@@ -108,18 +108,6 @@ def test_objects_questions_and_answers_are_the_files(root: Path) -> None:
     )
 
 
-def test_a_pass_is_a_function_of_its_generator(root: Path) -> None:
-    data = dataset(root)
-    first, again, other = one_pass(data), one_pass(data), one_pass(data, seed=1)
-    later = one_pass(data, start=2)
-    assert len(first) == len(later) + 2 == 4
-    for a, b in [*zip(first, again, strict=True), *zip(first[2:], later, strict=True)]:
-        assert torch.equal(a.input.x, b.input.x)
-        assert torch.equal(a.aux["question"], b.aux["question"])
-    assert not torch.equal(first[0].aux["label"], other[0].aux["label"])
-    assert all(len(b.aux["label"]) == 8 for b in one_pass(data, drop_last=True))
-
-
 def test_objects_come_in_a_new_order_in_every_pass(root: Path) -> None:
     a, b = (one_pass(dataset(root), 100, seed, shuffle=False)[0].input.x for seed in (0, 1))
     assert not torch.equal(a, b)

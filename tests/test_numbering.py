@@ -148,18 +148,6 @@ def test_augmentation_moves_input_and_target_together(seed: int) -> None:
     assert not torch.equal(moved, again)
 
 
-@given(st.integers(0, 5), st.booleans(), st.booleans())
-def test_a_pass_can_start_anywhere(start: int, drop_last: bool, augment: bool) -> None:
-    dataset = make(train_size=18, augment=augment)
-    how = {"shuffle": True, "drop_last": drop_last}
-    whole = one_pass(dataset, "train", **how)
-    rest = one_pass(dataset, "train", start=start, **how)
-    assert len(whole) == (4 if drop_last else 5)
-    assert len(rest) == max(0, len(whole) - start)
-    for batch, same in zip(rest, whole[start:], strict=True):
-        assert torch.equal(batch.target.x, same.target.x)
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
