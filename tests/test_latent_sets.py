@@ -197,6 +197,25 @@ def test_object_iou_by_hand(direction: Direction, count_empty: bool, expected: f
     assert found.item() == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize(("threshold", "shows"), [(0.2, True), (0.25, False), (0.3, False)])
+def test_an_object_is_shown_by_more_than_the_threshold(threshold: float, shows: bool) -> None:
+    parts = torch.zeros(1, 1, 3, 2, 2)
+    parts[0, 0, 0, 0, 0] = 0.25
+    measure = Disentangled(threshold=threshold, image=ElementImage.weighted)
+    one = SetBatch(torch.zeros(1, 1, 4), torch.ones(1, 1))
+    assert measure(shown_of(parts), parts[:, 0], one).tolist() == [shows]
+
+
+@pytest.mark.parametrize(("threshold", "iou"), [(0.2, 1), (0.25, 1), (0.3, 0)])
+def test_a_pixel_of_a_box_has_at_least_the_threshold(threshold: float, iou: int) -> None:
+    parts = torch.zeros(1, 1, 3, 8, 8)
+    parts[0, 0, 0, 1:3, 1:3] = 0.25
+    how = {"direction": Direction.true_to_predicted, "count_empty": False}
+    measure = ObjectIoU(threshold=threshold, **how)
+    found = measure(shown_of(parts), parts[:, 0], boxes([1 / 8, 1 / 8, 3 / 8, 3 / 8]))
+    assert found.item() == pytest.approx(iou, abs=1e-5)
+
+
 def test_boxes_beyond_the_edge_are_cut() -> None:
     (drawn,) = rectangles(boxes([-0.3, 0.5, 0.2, 1.2]), torch.Size((4, 8)))
     assert drawn[0].nonzero().tolist() == [[2, 0], [3, 0]]

@@ -276,6 +276,15 @@ def test_accuracies_by_hand() -> None:
     assert_close(loss, torch.tensor([0, 2**0.5 / 4], dtype=torch.float64))
 
 
+def test_the_last_inner_step_is_judged() -> None:
+    target = numbered([[0, 0, 1, 1]])
+    right, wrong = F.one_hot(torch.tensor([[1, 0, 0, 1], [2, 2, 2, 2]]), 4).double().unsqueeze(1)
+    accuracy = NumberingAccuracy(cost=Cost.l2, per=Per.set)
+    for last, share in ((right, 1), (wrong, 0)):
+        steps = torch.stack([right, wrong, last])
+        assert accuracy(as_set(steps), target).tolist() == [share]
+
+
 # models
 
 
