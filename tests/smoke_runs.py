@@ -133,8 +133,17 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
 def command(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `python train.py` with some arguments, to its end."""
     with start(*arguments, cwd=cwd, **environment) as process:
-        out, err = process.communicate(timeout=120)
+        out, err = outcome(process)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def outcome(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """What a process prints until it ends, which it must do in time."""
+    try:
+        return process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        process.kill()  # or leaving its `with` waits for it forever
+        raise
 
 
 def start(*arguments: str, cwd: Path, **environment: str) -> subprocess.Popen[str]:
