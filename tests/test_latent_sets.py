@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from smoke_runs import complaint, config, train
+from smoke_runs import complaint, config, train, weights
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -29,6 +29,7 @@ from setexp.tasks.match import Match, SquaredError
 
 seeds = st.integers(0, 2**16)
 N, D, SIDE = 4, 3, 16
+SRN = "experiment=sslr_circles_srn"
 
 
 def cnn(**changes: Any) -> GroupedCNN:
@@ -84,7 +85,7 @@ def test_channels_are_handed_over() -> None:
 
 def test_the_guess_is_trained_only_where_it_is_learned(tmp_path: Any) -> None:
     """Under a refiner, as released, H_set stays what it was; the trunk below learns through z."""
-    nodes = config("experiment=sslr_circles_srn", "scale=smoke")
+    nodes = config(SRN, "scale=smoke")
     for learned in (False, True):
         nodes["task"]["decoder"]["initial"]["learned"] = learned
         task, dataset = build(nodes["task"], "task"), build(nodes["dataset"], "dataset")
@@ -96,11 +97,16 @@ def test_the_guess_is_trained_only_where_it_is_learned(tmp_path: Any) -> None:
 
 
 def test_the_implicit_refiner_is_one_line(tmp_path: Any) -> None:
-    train(tmp_path, "experiment=sslr_circles_srn", "decoder.gradient=implicit", "trainer.steps=2")
+    usual, implicit = (
+        weights(train(tmp_path / name, SRN, "trainer.steps=2", *more) / "seed-0")
+        for name, more in (("usual", []), ("implicit", ["decoder.gradient=implicit"]))
+    )
+    assert usual.keys() == implicit.keys()
+    assert any(not torch.equal(usual[name], implicit[name]) for name in usual)
 
 
 def test_a_split_without_enough_circles_is_refused_before_training(tmp_path: Any) -> None:
-    overrides = ["experiment=sslr_circles_srn", "scale=smoke", f"paths.outputs={tmp_path}"]
+    overrides = [SRN, "scale=smoke", f"paths.outputs={tmp_path}"]
     said = complaint(*overrides, "dataset.set_size=3")
     assert said == "split circles_4: dataset.set_size=3 circles at most"
     assert not list(tmp_path.iterdir())
