@@ -42,19 +42,27 @@ def test_evaluation_repeats_the_runs_own_numbers(tmp_path: Path) -> None:
         assert read(folder / "result.json") == result
 
 
-def test_evaluation_at_other_inner_steps(tmp_path: Path, data_root: Path) -> None:
+def test_evaluation_at_other_inner_steps(
+    tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = ["experiment=dspn_mnist", f"paths.data={data_root}"]
     steps = ["trainer.steps=2", "evaluation.at=[2,4]", "seeds=[1]"]
     folder = train(tmp_path, *arguments, *steps) / "seed-1"
     trained = read(folder / "result.json")["metrics"]
     names = {"chamfer@2", "chamfer@4", "chamfer_full@2", "chamfer_full@4"}
     assert trained.keys() == names
-    again = evaluated(folder, *arguments, "evaluation.at=[0,4,6]")
-    assert read(folder / "evaluation.json")["axes"] == {"evaluation.at": [0, 4, 6]}
+    again = evaluated(folder, *arguments, "evaluation.at=[0,4,6]", "decoder.steps=4")
+    assert read(folder / "evaluation.json")["axes"] == {
+        "decoder.steps": 4, "evaluation.at": [0, 4, 6]
+    }  # fmt: skip
     assert {"chamfer@0", "chamfer@6", "chamfer_full@6"} <= again.keys()
     assert {name: again[name] for name in names & again.keys()} == {
         name: trained[name] for name in names if name.endswith("@4")
     }
+    assert "is not evaluated" not in capsys.readouterr().out
+    evaluated(folder, *arguments, "evaluation.at=[2]", "decoder.steps=3")
+    said = "decoder.steps=3 is not evaluated; add it to evaluation.at=[2]"
+    assert said in capsys.readouterr().out
 
 
 def test_evaluation_reads_the_best_weights_of_a_run_that_reports_them(tmp_path: Path) -> None:
