@@ -51,6 +51,14 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    """`threads=...` of a run holds for its process, which is that of the next test, too."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def tf32() -> Iterator[tuple[Any, Any]]:
     """What allows TF32 in convolutions and in products; put back afterwards."""

@@ -74,14 +74,19 @@ def perform(*overrides: str) -> None:
     execute(compose_run(arguments), arguments)
 
 
-def script(monkeypatch: pytest.MonkeyPatch, name: str, *arguments: str) -> int:
-    """Run a script of the project in this process; its exit code."""
+def load_script(name: str) -> Any:
+    """A script of the project as a module."""
     spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def script(monkeypatch: pytest.MonkeyPatch, name: str, *arguments: str) -> int:
+    """Run a script of the project in this process; its exit code."""
     monkeypatch.setattr("sys.argv", [name, *arguments])
-    return module.main()
+    return load_script(name).main()
 
 
 def only(outputs: Path, experiment: str = "*") -> Path:
@@ -133,8 +138,17 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
 def command(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `python train.py` with some arguments, to its end."""
     with start(*arguments, cwd=cwd, **environment) as process:
-        out, err = process.communicate(timeout=120)
+        out, err = outcome(process)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def outcome(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """What a process prints until it ends, which it must do in time."""
+    try:
+        return process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        process.kill()  # or leaving its `with` waits for it forever
+        raise
 
 
 def start(*arguments: str, cwd: Path, **environment: str) -> subprocess.Popen[str]:

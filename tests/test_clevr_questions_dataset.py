@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shutil
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from smoke_runs import load_script
 
 from setexp.datasets.clevr.questions import source
 from setexp.datasets.clevr.questions.arrays import first_scenes, join, read_questions
@@ -106,18 +106,6 @@ def test_objects_questions_and_answers_are_the_files(root: Path) -> None:
     assert batch.aux["question"].shape[1] == max(
         len(words_of(q["question"])) for q in questions["questions"]
     )
-
-
-def test_a_pass_is_a_function_of_its_generator(root: Path) -> None:
-    data = dataset(root)
-    first, again, other = one_pass(data), one_pass(data), one_pass(data, seed=1)
-    later = one_pass(data, start=2)
-    assert len(first) == len(later) + 2 == 4
-    for a, b in [*zip(first, again, strict=True), *zip(first[2:], later, strict=True)]:
-        assert torch.equal(a.input.x, b.input.x)
-        assert torch.equal(a.aux["question"], b.aux["question"])
-    assert not torch.equal(first[0].aux["label"], other[0].aux["label"])
-    assert all(len(b.aux["label"]) == 8 for b in one_pass(data, drop_last=True))
 
 
 def test_objects_come_in_a_new_order_in_every_pass(root: Path) -> None:
@@ -325,11 +313,7 @@ def test_weights_of_another_vocabulary_are_told_apart(root: Path, tmp_path: Path
 def test_a_written_release_is_read_back_and_checked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = Path(__file__).parents[1] / "scripts/clevr_questions.py"
-    spec = importlib.util.spec_from_file_location("clevr_questions", path)
-    assert spec is not None and spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = load_script("clevr_questions")
     monkeypatch.setattr(script, "MAX_OBJECTS", 4)
     folder = tmp_path / "CLEVR_v1.0"
     assert script.main(["write", str(folder), "--train", "2", "--val", "1"]) == 0

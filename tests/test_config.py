@@ -363,10 +363,17 @@ def _runs_of(command: str) -> list[tuple[str, dict[str, Any]]]:
     return [(said["experiment"], axes(overrides))]
 
 
+def listing(group: str) -> list[Path]:
+    """The configs of a group, of which there are some."""
+    found = sorted((ROOT / "configs" / group).glob("*.yaml"))
+    assert found
+    return found
+
+
 def test_every_experiment_names_a_command_whose_run_a_table_reads() -> None:
     """Days of training under other axes would fill no cell."""
     read = [(run.experiment, run.axes) for table in load_tables() for run in table.runs]
-    for path in (ROOT / "configs" / "experiment").glob("*.yaml"):
+    for path in listing("experiment"):
         commands = re.findall(r"^#   python train.py (.*)", path.read_text(), flags=re.M)
         runs = [run for command in commands for run in _runs_of(command) if run[0] == path.stem]
         assert any(run in read for run in runs), path.name
@@ -375,7 +382,7 @@ def test_every_experiment_names_a_command_whose_run_a_table_reads() -> None:
 def test_every_config_says_what_it_is() -> None:
     """Experiments and tables name their document and table; parts that are not obvious explain."""
     for group in ("experiment", "table"):
-        for path in (ROOT / "configs" / group).glob("*.yaml"):
+        for path in listing(group):
             if path.stem == "none":
                 continue
             head = path.read_text().split("\nname:")[0]

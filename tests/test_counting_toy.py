@@ -85,18 +85,8 @@ def test_noise_replaces_a_share_of_the_score() -> None:
     assert_close(score, scores(a, label))
 
 
-def test_a_pass_is_a_function_of_its_generator_and_can_start_anywhere() -> None:
-    data = toy()
-    whole, again, rest = one_pass(data), one_pass(data), one_pass(data, start=1)
-    other = one_pass(data, seed=1)
-    assert [len(b.input.x) for b in whole] == [256, 256, 188]
-    assert [len(b.input.x) for b in one_pass(data, drop_last=True)] == [256, 256]
-    for a, b in zip(whole, again, strict=True):
-        assert torch.equal(a.input.x, b.input.x) and torch.equal(a.aux["label"], b.aux["label"])
-    assert all(torch.equal(a.input.x, b.input.x) for a, b in zip(whole[1:], rest, strict=True))
-    assert not torch.equal(whole[0].input.x, other[0].input.x)
-    assert not torch.equal(whole[0].input.x, whole[1].input.x)
-    assert all(b.target is b.input and b.input.mask.all() for b in whole)
+def test_the_input_is_what_is_to_be_counted() -> None:
+    assert all(b.target is b.input and b.input.mask.all() for b in one_pass(toy()))
 
 
 @pytest.mark.parametrize(

@@ -248,6 +248,23 @@ def test_switches_of_the_protocol(tmp_path: Path, data_root: Path) -> None:
     assert config(*SMOKE)["dataset"]["shared_shuffle"] is False
 
 
+def test_members_of_a_stack_share_its_time(
+    tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn = Fit.train
+
+    def slow(self: Fit) -> None:
+        learn(self)
+        self.seconds = 12.0
+
+    monkeypatch.setattr(Fit, "train", slow)
+    folder = train(tmp_path, *arguments(data_root)) / "seed-0"
+    members = [read(path)["of"] for path in folder.rglob("done.json")]
+    assert max(members) > 1
+    stacks = sum(1 / of for of in members)
+    assert read(folder / "result.json")["provenance"]["seconds"] == pytest.approx(12 * stacks)
+
+
 def test_divergence_is_recorded(tmp_path: Path, data_root: Path) -> None:
     from smoke_runs import failure
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
-from smoke_runs import ROOT, config
+from smoke_runs import config, load_script
 from torch import Tensor
 
 from setexp.metrics.equivariance import deviations
@@ -16,11 +15,7 @@ from setexp.metrics.equivariance import deviations
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("equivariance", ROOT / "scripts/equivariance.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("equivariance")
 
 
 def occurrences(x: Tensor) -> Tensor:

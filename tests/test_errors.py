@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from smoke_runs import command, complaint, entry, only, read, refusal, train
 
 from setexp.command_line import refuse_bad_overrides
@@ -136,6 +137,17 @@ def test_parts_that_fail_in_the_first_step(tmp_path: Path) -> None:
     said = complaint(POLYGONS, "decoder=classifier", *where)
     one_line(said, "the first batch failed: ", "do the parts fit each other and the data?")
     assert read(only(tmp_path) / "seed-0/status.json")["status"] == "failed"
+
+
+def test_memory_that_the_first_batch_lacks_is_no_misfit_of_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacks_memory(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Fit, "_step", lacks_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        train(tmp_path, POLYGONS)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +13,15 @@ from smoke_runs import (
     read,
     train,
 )
+from torch import nn
 
+from setexp.datasets.polygons import Polygons
 from setexp.errors import ConfigError
+from setexp.sets import Batch, SetBatch
+from setexp.tasks.outcome import Outcome
 from setexp.training import checkpoint, loop
+from setexp.training.evaluate import evaluate, measure
+from setexp.training.settings import Evaluation
 
 POLYGONS = "experiment=polygons_fspool"
 
@@ -35,19 +42,27 @@ def test_evaluation_repeats_the_runs_own_numbers(tmp_path: Path) -> None:
         assert read(folder / "result.json") == result
 
 
-def test_evaluation_at_other_inner_steps(tmp_path: Path, data_root: Path) -> None:
+def test_evaluation_at_other_inner_steps(
+    tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = ["experiment=dspn_mnist", f"paths.data={data_root}"]
     steps = ["trainer.steps=2", "evaluation.at=[2,4]", "seeds=[1]"]
     folder = train(tmp_path, *arguments, *steps) / "seed-1"
     trained = read(folder / "result.json")["metrics"]
     names = {"chamfer@2", "chamfer@4", "chamfer_full@2", "chamfer_full@4"}
     assert trained.keys() == names
-    again = evaluated(folder, *arguments, "evaluation.at=[0,4,6]")
-    assert read(folder / "evaluation.json")["axes"] == {"evaluation.at": [0, 4, 6]}
+    again = evaluated(folder, *arguments, "evaluation.at=[0,4,6]", "decoder.steps=4")
+    assert read(folder / "evaluation.json")["axes"] == {
+        "decoder.steps": 4, "evaluation.at": [0, 4, 6]
+    }  # fmt: skip
     assert {"chamfer@0", "chamfer@6", "chamfer_full@6"} <= again.keys()
     assert {name: again[name] for name in names & again.keys()} == {
         name: trained[name] for name in names if name.endswith("@4")
     }
+    assert "is not evaluated" not in capsys.readouterr().out
+    evaluated(folder, *arguments, "evaluation.at=[2]", "decoder.steps=3")
+    said = "decoder.steps=3 is not evaluated; add it to evaluation.at=[2]"
+    assert said in capsys.readouterr().out
 
 
 def test_evaluation_reads_the_best_weights_of_a_run_that_reports_them(tmp_path: Path) -> None:
@@ -148,3 +163,52 @@ def test_weights_of_another_encoder_are_refused_though_they_fit(tmp_path: Path) 
     assert not (path.parent / "evaluation.json").exists()
     perform("experiment=mnist_classify_max", *how)
     assert read(path.parent / "evaluation.json")["experiment"] == "mnist_classify_max"
+
+
+# One pass
+
+SETS = Polygons(set_size=3, element_dim=2, train_size=4, test_size=4)
+
+
+class Mood(nn.Module):
+    """A task whose loss is 1 in training and 0 otherwise; its prediction is the target."""
+
+    def forward(self, batch: Batch, steps: int | None = None) -> Outcome:
+        x, mask = (t.expand((steps or 0) + 1, *t.shape) for t in batch.target)
+        return Outcome(mask[0, :, 0] * float(self.training), SetBatch(x, mask), {})
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_an_evaluation_is_no_training(double: bool) -> None:
+    how = Evaluation(double=double)
+    assert evaluate(Mood().train(), SETS, "test", how, 3, torch.Generator()) == {"loss": 0}
+
+
+def test_an_inner_step_that_is_named_twice_is_read_once() -> None:
+    metrics = {"sets": lambda p, t: {"sets": len(p.x) / len(t.x)}}
+    how = Evaluation(metrics=metrics, at=[2, 1, 2])
+    found = evaluate(Mood(), SETS, "test", how, 3, torch.Generator())
+    assert found == {"sets@2": 1, "sets@1": 1}
+
+
+class Draws(nn.Module):
+    """Measures what an evaluation may draw: of the data's generator, and of the global one."""
+
+    def forward(self, batch: Batch, steps: int | None = None) -> Outcome:
+        stats = {"data": batch.target.x[:, 0, 0], "own": torch.rand(len(batch.target.x))}
+        return Outcome(stats["own"], batch.target, stats)
+
+
+def drawn(seed: int = 0, split: str = "train", when: object = 0) -> dict[str, float]:
+    how: dict[str, Any] = {"batch_size": 4, "seed": seed, "when": when}
+    said = Evaluation(stats=["data", "own"])
+    found = measure(Draws(), SETS, split, said, device=torch.device("cpu"), **how)
+    return {name: found[name] for name in said.stats}
+
+
+def test_what_an_evaluation_draws_is_a_function_of_seed_split_and_time() -> None:
+    usual, of_split, of_time = drawn(), drawn(split="test"), drawn(when=1)
+    assert drawn() == usual
+    assert of_split["data"] != usual["data"]
+    assert of_time["data"] == usual["data"] and of_time["own"] != usual["own"]
+    assert all(value != usual[name] for name, value in drawn(seed=1).items())

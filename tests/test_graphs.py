@@ -83,21 +83,6 @@ def test_batches_hold_the_files_graphs(batch_size: int, tmp_path: Path) -> None:
     assert at == len(rows) == data.sizes("train")
 
 
-def test_a_pass_is_a_function_of_its_generator_and_starts_anywhere(tmp_path: Path) -> None:
-    data, how = dataset(tmp_path), {"shuffle": True, "drop_last": False}
-    whole = list(data.batches("train", 5, generator(3), **how))
-    again = list(data.batches("train", 5, generator(3), start=2, **how))
-    assert len(again) == len(whole) - 2
-    for a, b in zip(whole[2:], again, strict=True):
-        assert all(torch.equal(p, q) for p, q in zip(a.input, b.input, strict=True))
-    other = next(iter(data.batches("train", 5, generator(4), **how)))
-    assert other.input.x.shape != whole[0].input.x.shape or not torch.equal(
-        other.input.x, whole[0].input.x
-    )
-    dropped = data.batches("train", 5, generator(3), shuffle=True, drop_last=True)
-    assert len(list(dropped)) == data.sizes("train") // 5
-
-
 def test_batches_mostly_have_one_shape(tmp_path: Path) -> None:
     data = dataset(tmp_path, "dataset.graphs=188")
     shapes = [

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from smoke_runs import complaint, config, train
+from smoke_runs import complaint, config, train, weights
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -29,6 +29,7 @@ from setexp.tasks.match import Match, SquaredError
 
 seeds = st.integers(0, 2**16)
 N, D, SIDE = 4, 3, 16
+SRN = "experiment=sslr_circles_srn"
 
 
 def cnn(**changes: Any) -> GroupedCNN:
@@ -91,7 +92,7 @@ def test_a_decoder_of_elements_refuses_an_encoder_without(tmp_path: Any) -> None
 
 def test_the_guess_is_trained_only_where_it_is_learned(tmp_path: Any) -> None:
     """Under a refiner, as released, H_set stays what it was; the trunk below learns through z."""
-    nodes = config("experiment=sslr_circles_srn", "scale=smoke")
+    nodes = config(SRN, "scale=smoke")
     for learned in (False, True):
         nodes["task"]["decoder"]["initial"]["learned"] = learned
         task, dataset = build(nodes["task"], "task"), build(nodes["dataset"], "dataset")
@@ -103,11 +104,16 @@ def test_the_guess_is_trained_only_where_it_is_learned(tmp_path: Any) -> None:
 
 
 def test_the_implicit_refiner_is_one_line(tmp_path: Any) -> None:
-    train(tmp_path, "experiment=sslr_circles_srn", "decoder.gradient=implicit", "trainer.steps=2")
+    usual, implicit = (
+        weights(train(tmp_path / name, SRN, "trainer.steps=2", *more) / "seed-0")
+        for name, more in (("usual", []), ("implicit", ["decoder.gradient=implicit"]))
+    )
+    assert usual.keys() == implicit.keys()
+    assert any(not torch.equal(usual[name], implicit[name]) for name in usual)
 
 
 def test_a_split_without_enough_circles_is_refused_before_training(tmp_path: Any) -> None:
-    overrides = ["experiment=sslr_circles_srn", "scale=smoke", f"paths.outputs={tmp_path}"]
+    overrides = [SRN, "scale=smoke", f"paths.outputs={tmp_path}"]
     said = complaint(*overrides, "dataset.set_size=3")
     assert said == "split circles_4: dataset.set_size=3 circles at most"
     assert not list(tmp_path.iterdir())
@@ -202,6 +208,25 @@ def test_object_iou_by_hand(direction: Direction, count_empty: bool, expected: f
     measure = ObjectIoU(threshold=0.01, direction=direction, count_empty=count_empty)
     found = measure(shown_of(parts), torch.zeros(1, 3, 8, 8), true)
     assert found.item() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(("threshold", "shows"), [(0.2, True), (0.25, False), (0.3, False)])
+def test_an_object_is_shown_by_more_than_the_threshold(threshold: float, shows: bool) -> None:
+    parts = torch.zeros(1, 1, 3, 2, 2)
+    parts[0, 0, 0, 0, 0] = 0.25
+    measure = Disentangled(threshold=threshold, image=ElementImage.weighted)
+    one = SetBatch(torch.zeros(1, 1, 4), torch.ones(1, 1))
+    assert measure(shown_of(parts), parts[:, 0], one).tolist() == [shows]
+
+
+@pytest.mark.parametrize(("threshold", "iou"), [(0.2, 1), (0.25, 1), (0.3, 0)])
+def test_a_pixel_of_a_box_has_at_least_the_threshold(threshold: float, iou: int) -> None:
+    parts = torch.zeros(1, 1, 3, 8, 8)
+    parts[0, 0, 0, 1:3, 1:3] = 0.25
+    how = {"direction": Direction.true_to_predicted, "count_empty": False}
+    measure = ObjectIoU(threshold=threshold, **how)
+    found = measure(shown_of(parts), parts[:, 0], boxes([1 / 8, 1 / 8, 3 / 8, 3 / 8]))
+    assert found.item() == pytest.approx(iou, abs=1e-5)
 
 
 def test_boxes_beyond_the_edge_are_cut() -> None:

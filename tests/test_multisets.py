@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from smoke_runs import config, failure, only, read, train
 from torch import Tensor
 
@@ -93,16 +91,6 @@ def test_splits_are_functions_of_the_runs_seed_alone() -> None:
         longer = make(**{f"{s}_size": 40 for s in SIZES if s != split})
         here, there = (elements(one_pass(d, split, shuffle=False)) for d in (dataset, longer))
         assert torch.equal(here, there)
-
-
-@given(st.integers(0, 3), st.booleans(), st.booleans())
-def test_a_pass_can_start_anywhere(start: int, shuffle: bool, drop_last: bool) -> None:
-    whole = one_pass(make(), shuffle=shuffle, drop_last=drop_last)
-    rest = one_pass(make(), shuffle=shuffle, drop_last=drop_last, start=start)
-    assert len(whole) == (2 if drop_last else 3)
-    assert len(rest) == max(0, len(whole) - start)
-    for batch, same in zip(rest, whole[start:], strict=True):
-        assert torch.equal(batch.target.x, same.target.x)
 
 
 @pytest.mark.parametrize(

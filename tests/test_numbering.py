@@ -148,18 +148,6 @@ def test_augmentation_moves_input_and_target_together(seed: int) -> None:
     assert not torch.equal(moved, again)
 
 
-@given(st.integers(0, 5), st.booleans(), st.booleans())
-def test_a_pass_can_start_anywhere(start: int, drop_last: bool, augment: bool) -> None:
-    dataset = make(train_size=18, augment=augment)
-    how = {"shuffle": True, "drop_last": drop_last}
-    whole = one_pass(dataset, "train", **how)
-    rest = one_pass(dataset, "train", start=start, **how)
-    assert len(whole) == (4 if drop_last else 5)
-    assert len(rest) == max(0, len(whole) - start)
-    for batch, same in zip(rest, whole[start:], strict=True):
-        assert torch.equal(batch.target.x, same.target.x)
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -288,6 +276,15 @@ def test_accuracies_by_hand() -> None:
     assert whole.tolist() == [1, 0]
     loss = NumberingLoss(cost=Cost.l2)(prediction, target)
     assert_close(loss, torch.tensor([0, 2**0.5 / 4], dtype=torch.float64))
+
+
+def test_the_last_inner_step_is_judged() -> None:
+    target = numbered([[0, 0, 1, 1]])
+    right, wrong = F.one_hot(torch.tensor([[1, 0, 0, 1], [2, 2, 2, 2]]), 4).double().unsqueeze(1)
+    accuracy = NumberingAccuracy(cost=Cost.l2, per=Per.set)
+    for last, share in ((right, 1), (wrong, 0)):
+        steps = torch.stack([right, wrong, last])
+        assert accuracy(as_set(steps), target).tolist() == [share]
 
 
 # models

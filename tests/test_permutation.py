@@ -182,6 +182,14 @@ def test_the_output_does_not_know_the_order_of_the_set(linear: bool, shape: list
     assert torch.equal(order[nearest_order(permuted)], nearest_order(p))
 
 
+def test_an_assignment_is_clipped_on_both_sides() -> None:
+    free, clipped = (LinearAssignment(features=D, positions=N, clip=c) for c in (None, 0.5))
+    clipped.load_state_dict(free.state_dict())
+    x = 9 * torch.randn(4, N, D)
+    assert free(x).min() < -0.5 and free(x).max() > 0.5
+    assert torch.equal(clipped(x), free(x).clamp(-0.5, 0.5))
+
+
 @pytest.mark.parametrize("linear", [False, True])
 def test_padding_changes_nothing(linear: bool) -> None:
     built = model(linear, masked=True)

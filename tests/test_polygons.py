@@ -93,16 +93,6 @@ def test_a_pass_repeats_under_its_seed_and_never_otherwise() -> None:
     assert not torch.equal(first, elements(one_pass(dataset, seed=1)))
 
 
-@given(st.integers(0, 3), st.booleans())
-def test_a_pass_can_start_anywhere(start: int, drop_last: bool) -> None:
-    whole = one_pass(make(), drop_last=drop_last)
-    rest = one_pass(make(), start=start, drop_last=drop_last)
-    assert len(whole) == (2 if drop_last else 3)
-    assert len(rest) == max(0, len(whole) - start)
-    for batch, same in zip(rest, whole[start:], strict=True):
-        assert torch.equal(batch.target.x, same.target.x)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -9,8 +9,8 @@ import pytest
 import torch
 from smoke_runs import assert_same_run, complaint, config, entry, only, perform, read, train
 
-from setexp import pretrained
-from setexp.config import places
+from setexp import pretrained, run
+from setexp.config import compose_run, places
 from setexp.errors import ConfigError
 from setexp.files import write_text
 from setexp.report.records import run_folder
@@ -58,6 +58,15 @@ def test_the_command_of_a_missing_run_has_the_places_that_were_given(tmp_path: P
         pretrained.trained(node, 0, tmp_path, "smoke", "procedural", places(overrides))
     command = shlex.split(str(error.value).partition("python train.py ")[2])
     assert command == ["experiment=mnist_sum", "seeds=[0]", "scale=smoke", *given]
+
+
+def test_what_is_no_science_is_said_to_the_first_run_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[list[str]] = []
+    monkeypatch.setattr(run, "execute", lambda _, overrides: told.append(overrides))
+    for_both = ["threads=2", "device=cpu", "seeds=[1]"]
+    given = [*CLASSIFY, *for_both, "trainer.steps=1"]
+    run.train_first(compose_run(given), given)
+    assert set(for_both) <= set(*told) and "trainer.steps=1" not in told[0]
 
 
 @pytest.mark.parametrize("part", ["null", "3", "[]", "[encoder,1]"])

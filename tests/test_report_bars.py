@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import yaml
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from report_runs import write_run
+from smoke_runs import load_script
 
 from setexp.errors import ConfigError
 from setexp.report import bar_picture
@@ -210,15 +210,9 @@ def test_kinds_have_hues_and_variants_shades() -> None:
 # The command
 
 
-def script():
-    spec = importlib.util.spec_from_file_location("report_script", ROOT / "scripts" / "report.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
-
-
 def test_the_command_draws_what_is_measured(tmp_path: Path, capsys) -> None:
-    main, where = script(), ["--outputs", str(tmp_path), "--results", str(tmp_path / "none")]
+    main = load_script("report").main
+    where = ["--outputs", str(tmp_path), "--results", str(tmp_path / "none")]
     assert main(["figure", "idspn/2", *where]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
@@ -245,5 +239,10 @@ def test_the_command_draws_what_is_measured(tmp_path: Path, capsys) -> None:
 
 def test_without_matplotlib_one_line_says_so(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    assert script()(["figure", "idspn/1", "--print", "--to", str(tmp_path / "a.png")]) == 2
+    assert (
+        load_script("report").main(
+            ["figure", "idspn/1", "--print", "--to", str(tmp_path / "a.png")]
+        )
+        == 2
+    )
     assert "Matplotlib is missing; pip install" in capsys.readouterr().err

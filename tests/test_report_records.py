@@ -18,7 +18,7 @@ from setexp.report.papers import load_printed
 from setexp.report.progress import progress
 from setexp.report.records import keep, read_record, read_records, slug
 from setexp.report.render import description
-from setexp.report.tables import load_table, load_tables
+from setexp.report.tables import load_table, load_tables, parse_table
 
 N8 = {"dataset.set_size": 8}
 SCALARS = st.none() | st.booleans() | st.integers(-9, 99) | st.text("ab /=,.1", max_size=6)
@@ -278,6 +278,16 @@ def test_progress_tells_the_states_of_seeds(outputs):
     assert lines[-1] == "fill: python train.py -m table=thesis_5_1"
     nothing = progress(load_table("thesis/5.1"), outputs, results, "smoke")
     assert "nothing yet" in nothing and nothing.endswith("table=thesis_5_1 scale=smoke\n")
+
+
+def test_a_full_table_has_nothing_to_fill(outputs):
+    table = {"id": "x/1", "seeds": [0], "metric": "m", "columns": {"c": {}}}
+    table = parse_table(table | {"rows": {"A": {"experiment": "a"}}})
+    said = []
+    for seed in (1, 0):  # the first fills nothing
+        write_run(outputs, "a", {}, seed, {"m": 1.0})
+        said.append("fill:" in progress(table, outputs, outputs / "none", "paper"))
+    assert said == [True, False]
 
 
 def test_a_paused_run_that_goes_on_is_not_said_to_be_paused(outputs):

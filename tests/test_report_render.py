@@ -1,12 +1,12 @@
 """Rendering of hand-made records; numbers worked out by hand."""
 
-import importlib.util
 import re
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from report_runs import write_run
+from smoke_runs import load_script
 
 from setexp.report.blocks import Measured, blocks
 from setexp.report.compare import compare, ours, seeds
@@ -262,9 +262,7 @@ def test_runs_side_by_side(outputs):
 
 
 def test_the_command_line(outputs, capsys):
-    spec = importlib.util.spec_from_file_location("report_script", ROOT / "scripts" / "report.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = load_script("report")
     folder = write_run(outputs, "polygons_fspool", N16, 0, {"direct": 1e-6}, dirty=True)
     where = ["--outputs", str(outputs), "--results", str(outputs.parent / "results")]
     assert script.main(["table", "thesis/5.1", *where]) == 0

@@ -203,6 +203,7 @@ def test_kill_at_a_random_moment(
 def kill_once_started(arguments: list[str], folder: Path) -> None:
     """Run a command, and kill it some steps after its first one."""
     moment = random.SystemRandom().uniform(0.0, 0.4)
+    print(f"killed {moment} seconds after a step")  # shown where the test fails, to repeat it
     with start(*arguments, cwd=folder) as process:
         deadline = time.monotonic() + 60
         while not any(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import re
+from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,8 +14,11 @@ import torch
 from smoke_runs import config, curve, read, train, weights
 
 from setexp.datasets.polygons import Polygons
+from setexp.rules import broken_rules
 from setexp.science import differences, science_of
-from setexp.training import checkpoint
+from setexp.training import checkpoint, loop
+from setexp.training.settings import Trainer
+from setexp.training.tracking import Tracker
 
 POLYGONS = "experiment=polygons_fspool"
 
@@ -120,6 +127,28 @@ def test_a_checkpoint_is_written_when_it_is_due(
     assert saved == [0, 1, 2, 3, 3]
 
 
+def test_the_time_to_a_checkpoint_counts_from_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved, looks = [], itertools.count()  # a second passes with every look at the clock
+    clock = SimpleNamespace(monotonic=lambda: float(next(looks)))
+    monkeypatch.setattr(loop, "time", clock)
+    monkeypatch.setattr(checkpoint, "save", lambda _, state: saved.append(state["step"]))
+    train(tmp_path, POLYGONS, "trainer.steps=8", "trainer.checkpoint_seconds=3")
+    assert saved == [0, 4, 8, 8]
+
+
+def test_curves_are_on_the_disk_before_a_checkpoint_that_goes_on_after_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = []
+    sync, save = Tracker.sync, checkpoint.save
+    monkeypatch.setattr(Tracker, "sync", lambda self: (order.append("sync"), sync(self)))
+    monkeypatch.setattr(checkpoint, "save", lambda *a: (order.append("save"), save(*a)))
+    train(tmp_path, POLYGONS, "trainer.steps=1")
+    assert order == ["sync", "save"] * 2
+
+
 @pytest.mark.parametrize(
     ("experiment", "given", "expected"),
     [
@@ -140,3 +169,18 @@ def test_what_changes_numbers_is_noted(experiment: str, given: str, expected: st
     before, after = (science_of(config(base, *more), "") for more in ([], [given]))
     found = differences(before, after)
     assert any(expected in line for line in found) if expected else found == []
+
+
+NUMBERS = [f.name for f in fields(Trainer) if re.match(r"(int|float)\b", str(f.type))]
+LISTS = [f.name for f in fields(Trainer) if str(f.type) == "list[int]"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "each"),
+    [*((name, -1, "") for name in NUMBERS), *((name, [-1], " each") for name in LISTS)],
+)
+def test_no_number_of_a_trainer_is_negative(name: str, value: Any, each: str) -> None:
+    nodes = config(POLYGONS)
+    nodes["trainer"][name] = value
+    limit = re.escape(f"trainer.{name}={value}: at least ") + f"[01]{each}"
+    assert any(re.fullmatch(limit, said) for said in broken_rules(nodes))

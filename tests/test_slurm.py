@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from local_slurm import DidNotStart, ask, local_slurm, missing
-from smoke_runs import ROOT, assert_same_run, command, only, start, train
+from smoke_runs import ROOT, assert_same_run, command, only, outcome, start, train
 
 from setexp.files import write_json
 from setexp.report.progress import progress
@@ -59,7 +59,7 @@ def test_a_preempted_job_is_requeued_and_ends_with_the_same_numbers(
         wait_for_steps(tmp_path / "cut", launcher)
         (job,) = ask(slurm, "squeue", "-h", "-t", "RUNNING", "-o", "%A").splitlines()
         ask(slurm, "scancel", "--signal=USR2", job)
-        _, errors = launcher.communicate(timeout=120)
+        _, errors = outcome(launcher)
     assert launcher.returncode == 0, errors
     assert "Restarts=1 " in ask(slurm, "scontrol", "show", "job", job)
     whole = ["experiment=polygons_fspool", "dataset.set_size=2", "seeds=[0]", *how]

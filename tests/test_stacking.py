@@ -171,6 +171,11 @@ def test_large_models_do_not_stack(tmp_path: Path) -> None:
     assert read(folder / "seed-1/result.json")["provenance"]["stacked_seeds"] == 1
 
 
+def test_a_model_of_just_the_limit_stacks() -> None:
+    model = nn.Linear(2, 3)
+    assert stackable(model, 9) and not stackable(model, 8)
+
+
 def test_clipping_is_per_seed() -> None:
     """Seed 0 has norm 5 over both parameters, seed 1 norm 0.5; the limit is 1."""
     a, b = nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2))
@@ -259,3 +264,27 @@ def test_a_stack_keeps_parameters_without_axes_and_buffers() -> None:
     for index, one in enumerate(alone):
         assert stack.state(index).keys() == one.state(0).keys()
         assert all(torch.equal(stack.state(index)[k], v) for k, v in one.state(0).items())
+
+
+class Counted(nn.Module):
+    """A task that counts its calls in a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, batch: Batch, steps: int | None = None) -> Any:
+        from setexp.tasks.outcome import Outcome
+
+        self.calls.add_(1)
+        return Outcome((batch.input.x * self.scale).sum((-1, -2)), batch.input, {})
+
+
+@pytest.mark.parametrize("sizes", [(4, 4, 4), (4, 5, 4), (4, 5, 6)])
+def test_buffers_move_whether_or_not_batches_are_of_one_shape(sizes: tuple[int, ...]) -> None:
+    sets = [SetBatch(torch.rand(3, n, 2), torch.ones(3, n)) for n in sizes]
+    stack = Stacked([Counted() for _ in sizes])
+    for _ in range(2):
+        stack.losses([Batch(s, s, {}) for s in sets])
+    assert [stack.state(index)["calls"].item() for index in range(len(sizes))] == [2, 2, 2]

@@ -58,6 +58,7 @@ def test_what_is_never_evaluated_is_refused() -> None:
     ("settings", "epochs", "said"),
     [
         ({"report_at": [3, 4]}, 2, "trainer.report_at=[3, 4]: there are only trainer.epochs=2"),
+        ({"report_at": [2]}, 2, None),
         ({"report_at": [1, 100]}, 2, None),  # a scale may have fewer epochs
         (
             {"average_from": 5, "evaluate_every": 2},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from report_runs import write_run
-from smoke_runs import ROOT, assert_same_run, complaint, entry, read, refusal
+from smoke_runs import assert_same_run, complaint, entry, load_script, read, refusal
 from smoke_runs import config as composed
 
 from setexp.build import build
@@ -250,13 +249,6 @@ def test_fewer_points_than_print_has_are_no_silent_full_protocol(tmp_path: Path)
         assert head.endswith(f": full protocol{said}")
 
 
-def report() -> Any:
-    spec = importlib.util.spec_from_file_location("report_script", ROOT / "scripts" / "report.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
-
-
 def test_figures_of_the_thesis_are_there() -> None:
     numbers = ("3.6", "3.7", "3.8", "3.9", "3.12", "3.12/script")
     assert FIGURES.keys() == {f"thesis/{number}" for number in numbers}
@@ -269,7 +261,7 @@ def test_figures_of_the_thesis_are_there() -> None:
 @pytest.mark.parametrize("figure", FIGURES)
 def test_figures_are_drawn(figure: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     where = ["--outputs", str(tmp_path), "--results", str(tmp_path / "none")]
-    main = report()
+    main = load_script("report").main
     assert main(["figure", figure, *where]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     if "over" in FIGURES[figure]:
@@ -298,7 +290,7 @@ def test_black_is_the_model_of_print_or_says_which_other(
     where = ["--outputs", str(tmp_path), "--results", str(tmp_path / "none")]
     for name in ("vqa_counting", "vqa_counting_trainval"):
         measure_vqa(tmp_path, name)
-        assert report()(["figure", "thesis/3.12", *where]) == 0
+        assert load_script("report").main(["figure", "thesis/3.12", *where]) == 0
     begun = [text.partition(": Scale small, procedural")[0] for text in said]
     assert begun == [f"Black, + counting of Table {table}" for table in ("3.2", "3.1")]
 

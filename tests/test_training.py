@@ -4,6 +4,7 @@ import gc
 import shutil
 import time
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,15 +24,17 @@ from smoke_runs import (
 )
 from torch import Tensor
 
-from setexp import provenance, together
+from setexp import experiment, provenance, together
+from setexp.config import compose_run, plain
 from setexp.datasets.polygons import Polygons
 from setexp.errors import ConfigError
+from setexp.experiment import Experiment
 from setexp.ops.descent import Descent
 from setexp.training import checkpoint, loop
-from setexp.training.optimise import inner_steps, learning_rate
+from setexp.training.optimise import inner_steps, learning_rate, within
 from setexp.training.precision import check_precision
 from setexp.training.randomness import derive, own_draws
-from setexp.training.settings import Precision, Trainer
+from setexp.training.settings import Evaluation, Precision, Trainer
 
 POLYGONS = "experiment=polygons_fspool"
 
@@ -91,6 +94,19 @@ def test_mistakes_in_figures_show_before_training(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("result.json")) and not list(tmp_path.rglob("checkpoint.pt"))
 
 
+def test_pictures_draw_what_the_seed_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+
+    def figure(task: Any, data: Any, folder: Path, generator: torch.Generator) -> list[Path]:
+        drawn.append(generator.initial_seed())
+        return []
+
+    monkeypatch.setattr(experiment, "build", lambda *_: {"figure": figure})
+    for seed in (3, 3, 4):
+        experiment.draw({}, torch.nn.Identity(), None, tmp_path, seed, torch.device("cpu"))
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
 def test_a_figure_that_does_not_fit_costs_no_seed_its_result(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -114,6 +130,45 @@ def test_a_full_disk_is_named_and_the_same_command_goes_on(
     assert read(only(tmp_path) / "seed-0/status.json")["status"] == "failed"
     perform(POLYGONS, *place)
     assert done(only(tmp_path) / "seed-0")
+
+
+def test_a_disk_too_full_for_the_status_is_named_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = together.write_json
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "checkpoint.pt")
+
+    def full_for_failures(path: Path, content: Any) -> None:
+        full() if content["status"] == "failed" else write(path, content)
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    monkeypatch.setattr(together, "write_json", full_for_failures)
+    where = ("scale=smoke", "figures=none", f"paths.outputs={tmp_path}")
+    assert "make room" in complaint(POLYGONS, *where)
+
+
+def test_code_without_its_history_says_which_commit_it_was_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(provenance, "_git", lambda *_: None)
+    monkeypatch.setenv("SETEXP_COMMIT", "abc")
+    assert provenance.code.__wrapped__()["commit"] == "abc"
+
+
+def test_a_recorded_command_compiles_where_the_run_did() -> None:
+    given = [POLYGONS, "trainer.compile=true", "trainer.log_every=3"]  # the last changes no number
+    composed, data = compose_run(given), SimpleNamespace(source="synthetic")
+    cpu = torch.device("cpu")
+    run = Experiment(composed, plain(composed), given, data, Evaluation(), cpu)
+    assert run.command == f"python train.py {POLYGONS} trainer.compile=true"
+
+
+def test_threads_are_as_many_as_are_asked_for(tmp_path: Path) -> None:
+    threads = torch.get_num_threads() + 1
+    train(tmp_path, "experiment=polygons_random", f"threads={threads}")
+    assert torch.get_num_threads() == threads
 
 
 def test_a_record_names_the_commit_that_the_run_began_with(
@@ -158,6 +213,27 @@ def test_steps_end_a_run_within_an_epoch(tmp_path: Path) -> None:
     folder = train(tmp_path, POLYGONS, "trainer.steps=5") / "seed-0"
     assert read(folder / "result.json")["steps"] == 5
     assert read(folder / "result.json")["epochs"] == 5 / 8
+
+
+def test_a_pause_beyond_the_last_epoch_is_the_end(tmp_path: Path) -> None:
+    record = read(train(tmp_path, POLYGONS, "trainer.until=5") / "seed-0/result.json")
+    assert (record["status"], record["epochs"]) == ("done", 2)
+
+
+def test_one_batch_of_each_split_is_evaluated_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    batches = Polygons.batches
+
+    def noted(self: Polygons, split: str, *args: Any, **how: Any) -> Iterator[Any]:
+        for batch in batches(self, split, *args, **how):
+            seen.append(split)
+            yield batch
+
+    monkeypatch.setattr(Polygons, "batches", noted)
+    train(tmp_path, POLYGONS, "trainer.steps=1", "trainer.eval_batch_size=4")
+    assert seen[: seen.index("train")] == ["test"]
 
 
 def test_a_run_without_steps_is_evaluated(tmp_path: Path) -> None:
@@ -209,6 +285,11 @@ def test_a_part_has_a_learning_rate_of_its_own(tmp_path: Path, factor: float) ->
     for name, length in moved.items():
         expected = 1e-3 * (factor if name.startswith("encoder.elements.") else 1)
         assert length == pytest.approx(expected, rel=0.02, abs=1e-9)
+
+
+def test_a_part_has_no_namesakes() -> None:
+    assert within("encoder.count.f", "encoder.count") and within("encoder.count", "encoder.count")
+    assert not within("encoder.counter.f", "encoder.count")
 
 
 def test_each_step_has_its_own_learning_rate(tmp_path: Path) -> None:

@@ -156,16 +156,6 @@ def test_the_fingerprint_is_of_the_proposals_too(release: Path) -> None:
     assert make(root).fingerprint != before
 
 
-def test_a_pass_is_a_function_of_its_generator(scenes: Path) -> None:
-    dataset = make(scenes.parents[1], features=4)
-    how = {"shuffle": True, "drop_last": True}
-    whole, rest = one_pass(dataset, "train", **how), one_pass(dataset, "train", start=3, **how)
-    assert len(whole) == dataset.sizes("train") // 5 == len(rest) + 3
-    for a, b in zip(whole[3:], rest, strict=True):
-        assert torch.equal(a.input.x, b.input.x) and torch.equal(a.target, b.target)
-    assert one_pass(dataset, "train", start=len(whole), **how) == []
-
-
 def test_batches_are_the_same_from_memory_and_from_the_file(
     scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -157,6 +157,15 @@ def test_suppression_is_the_greedy_one(corners: list[tuple[int, ...]], seed: int
     assert found[0].nonzero().squeeze(1).tolist() == sorted(kept)
 
 
+@pytest.mark.parametrize(("threshold", "both"), [(0.49, False), (0.5, True)])
+def test_a_box_goes_only_where_it_overlaps_more_than_the_threshold(
+    threshold: float, both: bool
+) -> None:
+    """The second box is half of the first."""
+    box, score = torch.tensor([[[0.0, 0, 1, 1], [0, 0, 1, 0.5]]]), torch.tensor([[2.0, 1.0]])
+    assert survivors(box, score, threshold=threshold).tolist() == [[True, both]]
+
+
 def apart(count: int) -> Tensor:
     """Boxes that do not touch, each twice."""
     left = 10.0 * torch.arange(count).repeat_interleave(2).unsqueeze(-1)
