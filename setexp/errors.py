@@ -17,6 +17,16 @@ class NonFiniteError(RuntimeError):
     """A loss or a cost became NaN or infinite; the message names what and where."""
 
 
+def refuse(mistakes: Collection[str]) -> None:
+    """Refuse what has mistakes, all of them together.
+
+    Raises:
+        ConfigError: there are some.
+    """
+    if mistakes:
+        raise ConfigError("\nerror: ".join(mistakes))
+
+
 def one_of(key: str, value: object, choices: Collection[str]) -> None:
     """Refuse a value that is no choice.
 

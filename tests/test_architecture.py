@@ -37,8 +37,9 @@ ARROW = {
         "training",
     ),
     "together": ("crossval", "experiment", "training"),
+    "evaluate_saved": ("build", "experiment", "provenance", "training"),
     "run": (
-        *("build", "config", "experiment", "memory", "pretrained", "provenance", "report", "rules"),
+        *("build", "config", "evaluate_saved", "experiment", "memory", "pretrained", "rules"),
         *("together", "training"),
     ),
 }

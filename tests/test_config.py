@@ -279,7 +279,7 @@ RULES = [
     ),
     (
         [POLYGONS, "trainer.select=best", "trainer.select_metric=direct"],
-        "trainer.select=best: needs evaluations to choose from",
+        "trainer.select=best: there are no evaluations to choose from",
     ),
     ([POLYGONS, "mode=test"], "mode=test: use train or eval"),
     ([POLYGONS, "mode=eval"], "mode=eval: name the weights with checkpoint="),

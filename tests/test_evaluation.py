@@ -101,7 +101,7 @@ def test_evaluation_beside_a_checkpoint_where_nothing_can_be_written(
     def refused(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("setexp.run.write_json", refused)
+    monkeypatch.setattr("setexp.evaluate_saved.write_json", refused)
     text = complaint(POLYGONS, "scale=smoke", "mode=eval", f"checkpoint={path}")
     assert text.startswith(f"checkpoint={path}: cannot write") and "Permission denied" in text
     assert "hungarian" in capsys.readouterr().out, "what was measured is shown"
