@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Collection, Iterable
 
 
@@ -42,3 +43,8 @@ def listed(names: Iterable[str], most: int = 12) -> str:
     names = list(names)
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def shortened(error: Exception, most: int = 200) -> str:
+    """An error's text on one line, cut between words."""
+    return textwrap.shorten(str(error), most, placeholder=" ...")

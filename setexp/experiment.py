@@ -67,6 +67,17 @@ class Experiment:
         outputs, run = Path(self.config.paths.outputs), Run("", self.config.name, self.axes, ())
         return run_folder(run, seed, outputs, self.config.scale, self.dataset.source)
 
+    def about(self, seed: int) -> dict[str, Any]:
+        """What a record says of the run that it is of."""
+        return {
+            "experiment": self.config.name,
+            "axes": self.axes,
+            "scale": self.config.scale,
+            "source": self.dataset.source,
+            "data": self.dataset.fingerprint,
+            "seed": seed,
+        }
+
     def pending(self, claims: ExitStack) -> list[int]:
         """Seeds that have no result yet; all folders are this process's while `claims` is open.
 
@@ -243,19 +254,24 @@ class Experiment:
         seconds = fit.seconds + fit.ahead[index] + time.monotonic() - started
         status = self.write(seed, metrics, failure, size, seconds, fit.learner.count, status)
         if task is not None:
-            for path in self._draw(task, folder, seed):
+            again = f"{self.command} mode=eval checkpoint={folder}/checkpoint.pt"
+            for path in self.pictures(task, folder, seed, again):
                 tracker.picture(fit.step, path.stem, path)
         tracker.finish({"metrics": metrics, "status": status})
         return [] if failure is None else [failure]
 
-    def _draw(self, task: nn.Module, folder: Path, seed: int) -> list[Path]:
-        """Pictures, or what to do about them: the result is there all the same."""
+    def pictures(self, task: nn.Module, folder: Path, seed: int, again: str) -> list[Path]:
+        """Draw; where that fails, say so and go on: numbers are there, of this seed or of others.
+
+        Args:
+            again: the command that draws them, once what was wrong is mended.
+        """
         try:
             return draw(self.nodes["figures"], task, self.dataset, folder, seed, self.device)
-        except Exception as error:  # whatever it is, other seeds have their results to write
-            again = f"{self.command} mode=eval checkpoint={folder}/checkpoint.pt"
+        except Exception as error:  # whatever it is
             why = f"{type(error).__name__}: {error}"
-            print(f"pictures: not drawn ({why}); {again} draws them", file=sys.stderr)
+            remedy = f"{again} draws them once that is mended; figures=none leaves them out"
+            print(f"pictures: not drawn ({why}); {remedy}", file=sys.stderr)
             return []
 
     def write(
@@ -270,13 +286,7 @@ class Experiment:
     ) -> str:
         """Write and print a seed's result record; its status."""
         folder = self.folder_of(seed)
-        record = {
-            "experiment": self.config.name,
-            "axes": self.axes,
-            "scale": self.config.scale,
-            "source": self.dataset.source,
-            "data": self.dataset.fingerprint,
-            "seed": seed,
+        record = self.about(seed) | {
             "status": status if failure is None else "diverged",
             **({} if failure is None else {"why": failure, "failed_at_step": size["steps"]}),
             "metrics": metrics,
@@ -312,17 +322,6 @@ def draw(
     for path in pictures:
         print(f"picture: {path}")
     return pictures
-
-
-def other_encoder(folder: Path, nodes: dict[str, Any]) -> str:
-    """How the encoder of a run differs from a config's; "" where it does not, or is not known.
-
-    Weights that fit may mean something else in another: a mean in place of a maximum.
-    """
-    science = read_json(folder / "science.json")
-    if science is None:
-        return ""
-    return ", ".join(differences(*({"encoder": n["encoder"]} for n in (science, jsonable(nodes)))))
 
 
 def _learned(task: nn.Module) -> dict[str, list[float]]:

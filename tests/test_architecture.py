@@ -37,7 +37,7 @@ ARROW = {
         "training",
     ),
     "together": ("crossval", "experiment", "training"),
-    "evaluate_saved": ("build", "experiment", "provenance", "training"),
+    "evaluate_saved": ("build", "experiment", "provenance", "report", "science", "training"),
     "run": (
         *("build", "config", "evaluate_saved", "experiment", "memory", "pretrained", "rules"),
         *("together", "training"),
