@@ -302,12 +302,14 @@ def _said(value: Any) -> Any:
 
 
 def _figures(nodes: dict[str, Any]) -> list[str]:
-    """Pooling weights are drawn of what has them."""
+    """Polygons are turned where there are some, and pooling weights drawn of what has them."""
     mistakes = []
     for figure in nodes["figures"].values():
         figure = figure or {}
         if _is(figure, "PoolWeights") and not _is(_part(nodes, figure["pooling"]), "FSPool"):
             mistakes.append(f"figures=pool_weights: {figure['pooling']} is no FSPool; use none")
+        if _is(figure, "RotatingPolygon") and not _is(nodes["dataset"], "Polygons"):
+            mistakes.append("figures=polygons: only dataset=polygons has them; use none")
     return mistakes
 
 

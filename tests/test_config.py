@@ -272,6 +272,10 @@ RULES = [
         ["experiment=clevr_questions_fspool", "pooling@encoder.pooling=max"],
         "figures=pool_weights: encoder.pooling is no FSPool; use none",
     ),
+    (
+        ["experiment=polygons_mlp_chamfer", "dataset=multisets"],
+        "figures=polygons: only dataset=polygons has them; use none",
+    ),
     (["experiment=graphs_bio", "trainer.slice=4"], "trainer.slice=4: graphs are one list; set it"),
     (
         [POLYGONS, "trainer.select=best", "trainer.evaluate_every=1", "evaluation.during=test"],
