@@ -157,12 +157,9 @@ def _experiment(config: DictConfig, overrides: list[str]) -> Experiment:
 
 def _mistakes(config: DictConfig, nodes: dict[str, Any], overrides: list[str]) -> list[str]:
     """What shows without building anything."""
-    mistakes = unknown_keys(nodes) + unread_widths(config, overrides)
-    mistakes += [
-        m for part in ("dataset", "task", "evaluation", "figures") for m in check(nodes[part], part)
-    ]
-    # encoder, decoder and loss are checked where the task holds them
-    mistakes = [re.sub(r"^task\.(?=encoder|decoder|loss)", "", m) for m in mistakes]
+    mistakes, own = unknown_keys(nodes) + unread_widths(config, overrides), axes(overrides).keys()
+    for part in ("dataset", "task", "evaluation", "figures"):
+        mistakes += check(nodes[part], part, own)
     return mistakes + broken_rules(nodes, parts=not mistakes)
 
 

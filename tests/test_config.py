@@ -185,11 +185,51 @@ def test_mistakes_are_found_below_lists_and_nodes() -> None:
         ("os.system", "only classes of setexp may be named here"),
         ("setexp.losses.nowhere.Loss", "No module named"),
         ("setexp.losses.chamfer.Champagne", "has no attribute 'Champagne'"),
+        ("setexp.losses.base.comparable", "only classes of setexp may be named here"),
+        ("setexp.losses.base.Tensor", "only classes of setexp may be named here"),
     ],
 )
 def test_targets_are_classes_of_this_project(target: str, expected: str) -> None:
     (mistake,) = check({"_target_": target}, "loss")
     assert mistake.startswith(f"loss._target_={target}: ") and expected in mistake
+
+
+def test_a_named_tuple_takes_its_fields() -> None:
+    mistakes = check({"_target_": "setexp.sets.SetBatch", "cost": "l2"}, "loss")
+    assert mistakes[0] == "loss.cost: unknown key; SetBatch takes x, mask"
+
+
+def test_an_unknown_key_that_the_experiment_sets_is_said_to_be_left_out() -> None:
+    pool = {"_target_": "setexp.encoders.pooling.MaxPool", "masked": True, "relaxed": True}
+    unknown = "encoder.pooling.relaxed: unknown key; MaxPool takes masked"
+    assert check(pool, "encoder.pooling", ["encoder.pooling.relaxed"]) == [unknown]
+    (mistake,) = check(pool, "encoder.pooling", [])
+    assert mistake == (
+        f"{unknown}; the experiment sets it, leave it out with '~encoder.pooling.relaxed'"
+    )
+    others = ("experiment=polygons_mlp_chamfer", "pooling@encoder.pooling=max")
+    left = config(*others, "~encoder.pooling.relaxed")
+    assert "relaxed" not in left["encoder"]["pooling"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "place"),
+    [
+        (["experiment=dspn_clevr_state", "encoder.head=null"], "encoder.head=null"),
+        (["experiment=ban", "encoder.count=null"], "encoder.count=null"),
+        (["experiment=ban", "encoder.order=3"], "encoder.order=3"),
+    ],
+)
+def test_a_part_that_is_none(overrides: list[str], place: str) -> None:
+    (mistake,) = check(config(*overrides)["task"], "task")
+    assert mistake == f"{place}: a part is wanted here, a mapping with _target_"
+    assert check(config("experiment=ban", "encoder.order=null")["task"], "task") == []
+
+
+def test_a_constructors_refusal_names_the_key_of_the_command() -> None:
+    nodes = config("experiment=dspn_clevr_state", "decoder.descent.momentum=2")
+    with pytest.raises(ConfigError, match=r"^decoder\.descent\.step_size=800\.0, momentum=2"):
+        build(nodes["task"], "task")
 
 
 def test_build_gives_constructors_their_types() -> None:

@@ -185,7 +185,7 @@ def test_an_evaluation_that_does_not_fit_is_refused_before_training(
         (["trainer.report_at=[0]"], ["trainer.report_at=[0]: at least 1 each"]),
         (["trainer.report_at=[9]"], ["trainer.report_at=[9]: there are only trainer.epochs=2"]),
         (["trainer.lr=inf"], ["trainer.lr=inf: a finite number"]),
-        (["encoder.pooling.n_pieces=0"], ["encoder.pooling: n_pieces=0: at least 1"]),
+        (["encoder.pooling.n_pieces=0"], ["encoder.pooling.n_pieces=0: at least 1"]),
         (["decoder=mlp", "decoder.hidden=[-3]"], ["decoder: ", "negative dimension -3"]),
     ],
     ids=lambda value: value[0],
@@ -198,8 +198,11 @@ def test_parts_that_do_not_fit(overrides: list[str], expected: list[str], tmp_pa
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        (["dspn_clevr_state", "decoder.steps=-1"], ["decoder: steps=-1", "at least 0"]),
-        (["dspn_clevr_state", "decoder.descent.momentum=2"], ["decoder.descent: ", "momentum=2.0"]),
+        (["dspn_clevr_state", "decoder.steps=-1"], ["decoder.steps=-1", "at least 0"]),
+        (
+            ["dspn_clevr_state", "decoder.descent.momentum=2"],
+            ["decoder.descent.step_size=800.0, momentum=2.0"],
+        ),
         (["dspn_clevr_state", "trainer.slice=1"], ["trainer.slice=1: DSPN's inner steps depend"]),
         (["dspn_mnist", "evaluation.drop_last=false"], ["evaluation.drop_last=False: DSPN's"]),
         (
