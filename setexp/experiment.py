@@ -261,14 +261,14 @@ class Experiment:
         return [] if failure is None else [failure]
 
     def pictures(self, task: nn.Module, folder: Path, seed: int, again: str) -> list[Path]:
-        """Draw; where that fails, say so and go on: numbers are there, of this seed or of others.
+        """Write pictures; if that fails, print the command that draws them.
 
         Args:
-            again: the command that draws them, once what was wrong is mended.
+            again: that command.
         """
         try:
             return draw(self.nodes["figures"], task, self.dataset, folder, seed, self.device)
-        except Exception as error:  # whatever it is
+        except Exception as error:  # whatever it is, other seeds have their results to write
             why = f"{type(error).__name__}: {error}"
             remedy = f"{again} draws them once that is mended; figures=none leaves them out"
             print(f"pictures: not drawn ({why}); {remedy}", file=sys.stderr)
@@ -298,7 +298,8 @@ class Experiment:
         write_json(folder / "status.json", {"status": record["status"]})
         for name, value in (metrics or {}).items():
             print(f"  seed {seed}  {name:<24} {value:.6g}")
-        print(f"record: {folder}/result.json")
+        diverged = "" if failure is None else " (diverged)"
+        print(f"record: {folder}/result.json{diverged}")
         return str(record["status"])
 
 

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from smoke_runs import command, complaint, entry, only, read, refusal, train
+from smoke_runs import command, complaint, entry, only, perform, read, refusal, train
 
 from setexp.command_line import refuse_bad_overrides
+from setexp.errors import NonFiniteError
 from setexp.training.loop import Fit
 
 POLYGONS = "experiment=polygons_fspool"
@@ -60,7 +61,10 @@ def test_a_diverged_run_exits_with_code_1_and_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     how = ["scale=smoke", "trainer.lr=1e30", "figures=none", f"paths.outputs={tmp_path}"]
-    code, lines = entry(capsys, POLYGONS, *how)
+    with pytest.raises(NonFiniteError, match=r"^loss of seed 0 \(data seed "):
+        perform(POLYGONS, *how)
+    assert "/result.json (diverged)\n" in capsys.readouterr().out
+    code, lines = entry(capsys, POLYGONS, *how, "restart=true")
     assert code == 1
     (line,) = lines
     assert line.startswith("error: loss of seed 0 (data seed ")
