@@ -94,9 +94,7 @@ def unknown_keys(nodes: Mapping[str, Any]) -> list[str]:
     found = []
     for section, schema in {"": Config, **schemas}.items():
         known, node = [f.name for f in fields(schema)], nodes[section] if section else nodes
-        for key in node.keys() - {*known}:
-            path = f"{section}.{key}" if section else key
-            found.append(f"{path}: unknown key; {section or 'the config'} has {', '.join(known)}")
+        found += [_unknown(section, key, known) for key in node.keys() - {*known}]
     return sorted(found)
 
 
@@ -235,7 +233,23 @@ def _unknown_key(key: str, overrides: list[str]) -> str:
     node = OmegaConf.select(rest, section) if section else rest
     if not OmegaConf.is_dict(node):
         return f"{key}: unknown key; there is no section {section}"
-    return f"{key}: unknown key; {section or 'the config'} has {', '.join(map(str, node))}"
+    said = next(o for o in overrides if o.startswith(f"{key}="))
+    name = key.rpartition(".")[2]
+    if name in node:  # but not what the value, a mapping, has in it
+        node = OmegaConf.select(rest, key)
+        unknown = f"{said}: unknown key; {key} has {', '.join(map(str, node))}"
+    else:
+        unknown = _unknown(section, name, [str(known) for known in node])
+    # a mapping of any names, which is no part and no typed section
+    free = OmegaConf.get_type(node) is dict and "_target_" not in node
+    return f"{unknown}; +{said} adds it" if free else unknown
+
+
+def _unknown(section: str, name: str, known: list[str]) -> str:
+    near = ", or ".join(difflib.get_close_matches(name, known, n=2))
+    hint = f"perhaps {near}; " if near else ""
+    path = f"{section}.{name}" if section else name
+    return f"{path}: unknown key; {hint}{section or 'the config'} has {', '.join(known)}"
 
 
 def plain(node: Any) -> Any:

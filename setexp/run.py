@@ -23,6 +23,7 @@ from setexp.errors import ClaimedError, ConfigError, NonFiniteError, listed, ref
 from setexp.evaluate_saved import evaluate_saved
 from setexp.experiment import Experiment
 from setexp.memory import keep_freed_memory
+from setexp.report.tables import config_name
 from setexp.rules import broken_rules, rules_broken_by_data
 from setexp.together import train
 from setexp.training.optimise import within
@@ -77,9 +78,11 @@ def _table_runs(config: DictConfig, overrides: list[str]) -> list[Command]:
     named = {run.name: [run] for runs in found.values() for run in runs}
     chosen = found.get(config.run) or named.get(config.run)
     if chosen is None:
-        raise ConfigError(
-            f"run={config.run}: add -m to fill the whole table, or name one of {listed(found)}"
-        )
+        name = config_name(table)
+        said = f"table={name}: add -m to fill it, or choose a run with run=NAME"
+        if config.run is not None:
+            said = f"run={config.run}: table={name} has no such run; choose another"
+        raise ConfigError(f"{said}; there are {listed(found)}")
     own = [
         o for o in overrides if not re.match(r"^(table(\.points)?|rows|columns|run|experiment)=", o)
     ]

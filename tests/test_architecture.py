@@ -39,8 +39,8 @@ ARROW = {
     "together": ("crossval", "experiment", "training"),
     "evaluate_saved": ("build", "experiment", "provenance", "report", "science", "training"),
     "run": (
-        *("build", "config", "evaluate_saved", "experiment", "memory", "pretrained", "rules"),
-        *("together", "training"),
+        *("build", "config", "evaluate_saved", "experiment", "memory", "pretrained", "report"),
+        *("rules", "together", "training"),
     ),
 }
 EVERYWHERE = ("errors", "files")
