@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from setexp.errors import ConfigError
+from setexp.errors import ConfigError, listed
 from setexp.report.records import axis_text
 from setexp.training.settings import (
     OPERATIONAL,
@@ -261,10 +261,27 @@ def plain(node: Any) -> Any:
     try:
         return OmegaConf.to_container(node, resolve=True)
     except OmegaConfBaseException as error:
-        unknown = _unknown_entry(error)
-        raise ConfigError(
-            unknown or f"{one_line(error)}; these parts do not fit together"
-        ) from None
+        known = _unknown_entry(error) or _unfitting_parts(error)
+        raise ConfigError(known or f"{one_line(error)}; these parts do not fit together") from None
+
+
+def _unfitting_parts(error: OmegaConfBaseException) -> str | None:
+    """Which part reads a key that the chosen other part lacks, and choices that have it."""
+    missing = re.search(r"Interpolation key '(\w+)\.(\w+)' not found", str(error))
+    if missing is None or error.parent_node is None:
+        return None
+    root, (section, key) = error.parent_node._get_root(), missing.groups()
+    reader = str(error.full_key).partition(".")[0]
+    chosen = [
+        root[part].get("_target_", part) if root.get(part) else "none" for part in (reader, section)
+    ]
+    names = [str(target).rpartition(".")[2] for target in chosen]
+    have = sorted(p.stem for p in (CONFIGS / section).glob("*.yaml") if key in OmegaConf.load(p))
+    other = f"; {section}={listed(have)} have it" if have else ""
+    return (
+        f"{error.full_key}: the {reader}, {names[0]}, reads {section}.{key}, which the {section}, "
+        f"{names[1]}, does not have{other}"
+    )
 
 
 def _unknown_entry(error: OmegaConfBaseException) -> str | None:
