@@ -16,8 +16,9 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from setexp.config import CONFIGS, compose_run, jobs, one_line, plain
+from setexp.config import CONFIGS, compose_run, jobs, plain
 from setexp.errors import ConfigError
+from setexp.explain import one_line
 from setexp.rules import broken_rules
 
 # Values of a key within a part that a sweep composes ahead, each in a tenth of a second.

@@ -18,10 +18,10 @@ from torch import nn
 
 from setexp import pretrained
 from setexp.build import build
-from setexp.config import arguments, axes, places
 from setexp.crossval import points
 from setexp.errors import ClaimedError, ConfigError, NonFiniteError
 from setexp.files import claim, clear, read_json, write_json, write_text
+from setexp.overrides import arguments, axes, places
 from setexp.provenance import code, origin, provenance
 from setexp.report.records import run_folder, shell_words, slug
 from setexp.report.tables import Run

@@ -18,11 +18,12 @@ from torch import nn
 
 from setexp import pretrained
 from setexp.build import build, check
-from setexp.config import axes, compose_run, jobs, plain, unknown_keys, unread_widths
+from setexp.config import compose_run, jobs, plain, unknown_keys, unread_widths
 from setexp.errors import ClaimedError, ConfigError, NonFiniteError, listed, refuse
 from setexp.evaluate_saved import evaluate_saved
 from setexp.experiment import Experiment
 from setexp.memory import keep_freed_memory
+from setexp.overrides import axes
 from setexp.report.tables import config_name
 from setexp.rules import broken_rules, rules_broken_by_data
 from setexp.together import train

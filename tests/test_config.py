@@ -12,14 +12,10 @@ from smoke_runs import ROOT, complaint, config
 
 from setexp.build import build, check
 from setexp.command_line import _parsed, quote_paths, with_table_experiment
-from setexp.config import (
-    arguments,
-    axes,
-    compose_run,
-    plain,
-)
+from setexp.config import compose_run, plain
 from setexp.errors import ConfigError
 from setexp.ops.costs import Cost
+from setexp.overrides import arguments, axes
 from setexp.report.part import part
 from setexp.report.tables import load_table, load_tables
 from setexp.rules import broken_rules

@@ -18,8 +18,9 @@ from smoke_runs import ROOT, assert_same_run, complaint, entry, read, refusal
 from smoke_runs import config as composed
 
 from setexp.build import build
-from setexp.config import axes, compose_run
+from setexp.config import compose_run
 from setexp.errors import ConfigError
+from setexp.overrides import axes
 from setexp.report import curve_picture
 from setexp.report.blocks import Block, blocks
 from setexp.report.curves import fullest, learned_by, learned_curves, metric_curve
