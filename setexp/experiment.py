@@ -1,10 +1,9 @@
-"""One experiment's seeds: folders, checks against earlier runs, models, records, pictures."""
+"""One experiment's seeds: models, records, pictures."""
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -19,13 +18,14 @@ from torch import nn
 from setexp import pretrained
 from setexp.build import build
 from setexp.crossval import points
-from setexp.errors import ClaimedError, ConfigError, NonFiniteError
-from setexp.files import claim, clear, read_json, write_json, write_text
+from setexp.errors import NonFiniteError
+from setexp.files import write_json
 from setexp.overrides import arguments, axes, places
 from setexp.provenance import code, origin, provenance
 from setexp.report.records import run_folder, shell_words, slug
 from setexp.report.tables import Run
-from setexp.science import differences, jsonable, science_of
+from setexp.run_folder import RunFolder
+from setexp.science import jsonable, science_of
 from setexp.training import checkpoint
 from setexp.training.loop import Fit
 from setexp.training.randomness import derive, for_run
@@ -35,12 +35,9 @@ from setexp.training.tracking import Tracker
 
 log = logging.getLogger(__name__)
 
-# Holds the job of Slurm that discarded what a run's folder held before.
-_DISCARDED_BY = ".discarded"
-
 
 class Experiment:
-    """One experiment's seeds: folders, checks against earlier runs, models, records."""
+    """One experiment's seeds: models, records, pictures."""
 
     def __init__(
         self,
@@ -89,78 +86,13 @@ class Experiment:
         if self.nodes["crossval"]["grid"]:
             points(self.config)
         for seed in self.config.seeds:
-            self._claim(self.folder_of(seed), claims)
-        return [seed for seed in self.config.seeds if not self._finished(self.folder_of(seed))]
+            self.run_of(seed).claim(claims)
+        return [seed for seed in self.config.seeds if not self.run_of(seed).finished()]
 
-    def begin(self, seed: int) -> None:
-        """Write down which run a seed's folder holds, in place of an earlier one if that goes.
-
-        Raises:
-            ConfigError: it cannot be written.
-        """
-        folder = self.folder_of(seed)
-        try:
-            if self._discards(folder):
-                clear(folder)
-                write_text(folder / _DISCARDED_BY, os.environ.get("SLURM_JOB_ID", ""))
-            for stale in folder.glob(".*.unfinished"):  # of a process that was killed
-                stale.unlink()
-            if not (folder / "science.json").exists():
-                science = science_of(self.nodes, self.dataset.fingerprint)
-                write_json(folder / "science.json", science)
-                write_text(folder / "config.yaml", OmegaConf.to_yaml(self.config, resolve=True))
-        except OSError as error:
-            raise self._unwritable(folder, error) from None
-
-    def begins(self, seed: int) -> bool:
-        """Whether a seed has yet to take its first step."""
-        folder = self.folder_of(seed)
-        begun = (folder / "result.json").exists() or (folder / "checkpoint.pt").exists()
-        return not begun or self._discards(folder)
-
-    def _discards(self, folder: Path) -> bool:
-        """Whether what a folder holds is discarded; a job that Slurm starts again has done so, and
-        goes on."""
-        done = folder / _DISCARDED_BY
-        again = int(os.environ.get("SLURM_RESTART_COUNT", 0)) > 0 and done.exists()
-        return self.config.restart and not (
-            again and done.read_text() == os.environ.get("SLURM_JOB_ID", "")
-        )
-
-    def _claim(self, folder: Path, claims: ExitStack) -> None:
-        try:
-            claimed = claims.enter_context(claim(folder))
-        except OSError as error:
-            raise self._unwritable(folder, error) from None
-        if not claimed:
-            raise ClaimedError(
-                f"{folder}: another process trains it; wait until that ends, or end it"
-            )
-
-    def _unwritable(self, folder: Path, error: OSError) -> ConfigError:
-        return ConfigError(
-            f"paths.outputs={self.config.paths.outputs}: cannot write {folder}: "
-            f"{error.strerror}; name another folder"
-        )
-
-    def _finished(self, folder: Path) -> bool:
-        """Whether nothing is left to train, said if so; refuses a folder of another run."""
-        if self._discards(folder):
-            return False
+    def run_of(self, seed: int) -> RunFolder:
+        """The folder of a seed's run."""
         science = science_of(self.nodes, self.dataset.fingerprint)
-        before = read_json(folder / "science.json")
-        if changed := "" if before is None else ", ".join(differences(before, science)):
-            raise ConfigError(
-                f"{folder} holds a run of another config ({changed}); "
-                "restart=true discards it, paths.outputs=... keeps both"
-            )
-        result, until = read_json(folder / "result.json"), self.config.trainer.until
-        if result is None:
-            return False
-        if result["status"] == "paused" and (until is None or until > result["epochs"]):
-            return False
-        print(f"{result['status']} already: {folder}/result.json")
-        return True
+        return RunFolder(self.folder_of(seed), self.config, science)
 
     @property
     def splits(self) -> list[str]:
@@ -203,8 +135,8 @@ class Experiment:
 
     def _weights_of(self, seed: int) -> Path | None:
         """Folder of the run that a seed's first weights come from; None where it needs none."""
-        folder = self.folder_of(seed)
-        begun = (folder / "checkpoint.pt").exists() and not self._discards(folder)
+        run = self.run_of(seed)
+        begun = (run.path / "checkpoint.pt").exists() and not run.discards()
         if self.nodes["pretrained"]["use"] is Use.none or begun:
             return None
         where = (Path(self.config.paths.outputs), self.config.scale, self.dataset.source)

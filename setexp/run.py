@@ -141,7 +141,9 @@ def execute(
         if experiment.config.mode == "eval":
             evaluate_saved(experiment)
             continue
-        if prerequisites and any(experiment.begins(seed) for seed in experiment.config.seeds):
+        if prerequisites and any(
+            experiment.run_of(seed).begins() for seed in experiment.config.seeds
+        ):
             train_first(*command)
         found.append(experiment)
     train(found)

@@ -34,7 +34,7 @@ def train(experiments: Sequence[Experiment]) -> None:
         pending = [(one, seed) for one in experiments for seed in one.pending(claims)]
         _prepare(pending)
         for one, seed in pending:
-            one.begin(seed)
+            one.run_of(seed).begin()
         validated = [(one, seed) for one, seed in pending if one.nodes["crossval"]["grid"]]
         failures = [f for one, seed in validated for f in _cross_validate(one, seed)]
         rest = [member for member in pending if member not in validated]

@@ -34,9 +34,10 @@ ARROW = {
     "pretrained": ("overrides", "report", "training"),
     "crossval": ("build", "config", "report", "rules", "training"),
     "science": ("training",),
+    "run_folder": ("science",),
     "experiment": (
-        *("build", "crossval", "overrides", "pretrained", "provenance", "report", "science"),
-        "training",
+        *("build", "crossval", "overrides", "pretrained", "provenance", "report", "run_folder"),
+        *("science", "training"),
     ),
     "together": ("crossval", "experiment", "training"),
     "evaluate_saved": ("build", "experiment", "provenance", "report", "science", "training"),
@@ -115,7 +116,7 @@ def test_only_the_top_knows_hydra() -> None:
         for package in {name.split(".")[0] for name in imported(path)} & HYDRA:
             users[package].add(own_part(path))
     assert users["hydra"] == {"config", "command_line", "overrides", "run"}
-    above = {"build", "crossval", "experiment", "explain", "together"}
+    above = {"build", "crossval", "experiment", "explain", "run_folder", "together"}
     assert users["omegaconf"] == {*users["hydra"], *above}
 
 
