@@ -370,7 +370,7 @@ def test_a_table_with_a_failing_cell_fills_the_others_and_skips_them_later(tmp_p
 def test_a_sweep_over_a_glob_is_no_mistake(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    rest = ("dataset.set_size=4", f"paths.outputs={tmp_path}")
+    rest = ("trainer.lr=0.1", f"paths.outputs={tmp_path}")
     refuse_bad_overrides(["-m", "experiment=glob(polygons_r*)", *rest])
     (line,) = refusal(capsys, "-m", "experiment=glob(nope*)", *rest)
     assert line == "error: experiment=glob(nope*): matches nothing"

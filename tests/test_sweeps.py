@@ -107,7 +107,7 @@ def test_what_a_command_may_ask_for(capsys: pytest.CaptureFixture[str]) -> None:
     assert line == "error: table thesis/3.6: points=1; columns with a sweep need at least 2"
     code, (line,) = entry(capsys, "table=thesis_3_6", "run=nope", "experiment=counting_toy")
     assert code == 2
-    assert "add -m to fill the whole table, or name one of l_q_0, q_l_0" in line
+    assert "choose another; there are l_q_0, q_l_0" in line
 
 
 # Training
