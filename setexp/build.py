@@ -15,6 +15,7 @@ import importlib
 import inspect
 import types
 import typing
+from collections.abc import Collection
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -23,37 +24,46 @@ from omegaconf.errors import OmegaConfBaseException
 from setexp.errors import ConfigError
 
 
-def check(node: Any, path: str) -> list[str]:
-    """All mistakes of a node and the nodes within it, one sentence each."""
+def check(node: Any, path: str, commanded: Collection[str] | None = None) -> list[str]:
+    """All mistakes of a node and the nodes within it, one sentence each.
+
+    Args:
+        commanded: keys that the command itself sets; of others that are unknown, the sentence says
+            how to be rid of them. None where there is no command.
+    """
     if isinstance(node, list):
-        return [m for i, item in enumerate(node) for m in check(item, f"{path}[{i}]")]
+        items = [(item, f"{path}[{i}]") for i, item in enumerate(node)]
+        return [m for item, place in items for m in check(item, place, commanded)]
     if not isinstance(node, dict):
         return []
-    below = [m for key, value in node.items() for m in check(value, f"{path}.{key}")]
+    below = [m for k, value in node.items() for m in check(value, _below(path, k), commanded)]
     if "_target_" not in node:
         return below
     try:
         signature = _signature(_locate(node["_target_"], path))
     except ConfigError as error:
         return [str(error), *below]
+    name = node["_target_"].split(".")[-1]
     # "???" is what the config leaves to an experiment
     given = {key: value for key, value in node.items() if key != "_target_" and value != "???"}
-    unknown = [
-        f"{path}.{key}: unknown key; {node['_target_'].split('.')[-1]} takes {', '.join(signature)}"
-        for key in given
-        if key not in signature
-    ]
+    unknown, ill = [], []
+    for key, value in given.items():
+        place = _below(path, key)
+        if key not in signature:
+            takes = ", ".join(signature)
+            rid = f"; the experiment sets it, leave it out with '~{place}'"
+            own = commanded is None or place in commanded
+            unknown.append(f"{place}: unknown key; {name} takes {takes}{'' if own else rid}")
+            continue
+        try:
+            _convert(value, signature[key][0])
+        except ConfigError as error:
+            ill.append(f"{place}={'null' if value is None else repr(value)}: {error}")
     missing = [
-        f"{path}.{key}: missing; {node['_target_'].split('.')[-1]} needs it"
+        f"{_below(path, key)}: missing; {name} needs it"
         for key, (_, required) in signature.items()
         if required and key not in given
     ]
-    ill = []
-    for key in given.keys() & signature.keys():
-        try:
-            _convert(given[key], signature[key][0])
-        except ConfigError as error:
-            ill.append(f"{path}.{key}={given[key]!r}: {error}")
     return unknown + missing + sorted(ill) + below
 
 
@@ -67,18 +77,25 @@ def build(node: Any, path: str = "") -> Any:
         return [build(item, f"{path}[{i}]") for i, item in enumerate(node)]
     if not isinstance(node, dict):
         return node
-    built = {k: build(v, f"{path}.{k}") for k, v in node.items() if k != "_target_"}
+    built = {k: build(v, _below(path, k)) for k, v in node.items() if k != "_target_"}
     if "_target_" not in node:
         return built
-    target = _locate(node["_target_"], path)
-    signature = _signature(target)
+    signature = _signature(target := _locate(node["_target_"], path))
     arguments = {k: _convert(v, signature[k][0]) for k, v in built.items()}
     try:
         return target(**arguments)
     except ConfigError:
         raise
     except (ValueError, RuntimeError, ArithmeticError) as error:  # of PyTorch: sizes that cannot be
-        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
+        said = " ".join(str(error).split())
+        joint = "." if said.partition("=")[0] in signature else ": "  # "steps=-1: at least 0"
+        raise ConfigError(f"{path}{joint}{said}") from error
+
+
+def _below(path: str, key: str) -> str:
+    """Where a command sets a node's argument: parts of a task are sections of their own."""
+    own = path == "task" and key in ("encoder", "decoder", "loss")
+    return key if own else f"{path}.{key}"
 
 
 def _locate(name: str, path: str) -> Any:
@@ -86,15 +103,21 @@ def _locate(name: str, path: str) -> Any:
     if not module.startswith("setexp."):
         raise ConfigError(f"{path}._target_={name}: only classes of setexp may be named here")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{path}._target_={name}: {error}") from None
+    if not inspect.isclass(found) or not found.__module__.startswith("setexp."):
+        raise ConfigError(f"{path}._target_={name}: only classes of setexp may be named here")
+    return found
 
 
 def _signature(target: Any) -> dict[str, tuple[Any, bool]]:
     """Arguments of a constructor: their type, and whether they must be given."""
-    hints = typing.get_type_hints(target.__init__)
-    parameters = list(inspect.signature(target.__init__).parameters.values())[1:]
+    if issubclass(target, tuple):  # a NamedTuple has no constructor but its fields
+        hints = typing.get_type_hints(target)
+    else:
+        hints = typing.get_type_hints(target.__init__)
+    parameters = inspect.signature(target).parameters.values()
     return {
         p.name: (hints.get(p.name, Any), p.default is p.empty)
         for p in parameters
@@ -104,6 +127,9 @@ def _signature(target: Any) -> dict[str, tuple[Any, bool]]:
 
 def _convert(value: Any, hint: Any) -> Any:
     """A value as its type asks: enums from names, numbers checked; objects are left alone."""
+    null = value is None and type(None) in _members(hint)
+    if _is_part(hint) and not null and isinstance(value, int | float | str | list | None):
+        raise ConfigError("a part is wanted here, a mapping with _target_")
     expected = _schema_type(hint)
     if expected is None or (value is not None and _is_built(value)):
         return value
@@ -112,6 +138,26 @@ def _convert(value: Any, hint: Any) -> Any:
         return OmegaConf.to_container(config)["value"]  # type: ignore[index, call-overload]
     except OmegaConfBaseException as error:
         raise ConfigError(f"{str(error).splitlines()[0]}") from None
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    """The members of a union; of another type, itself alone."""
+    union = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    return typing.get_args(hint) if union else (hint,)
+
+
+def _is_part(hint: Any) -> bool:
+    """Whether a type says that another node is built first: modules, and classes of this project.
+
+    One that may be null is a part as well.
+    """
+    return all(
+        inspect.isclass(one)
+        and not issubclass(one, enum.Enum)
+        and one.__module__.startswith(("setexp.", "torch.nn."))
+        for one in _members(hint)
+        if one is not type(None)
+    )
 
 
 @functools.cache
@@ -123,8 +169,8 @@ def _holder(expected: Any) -> Any:
 def _schema_type(hint: Any) -> Any:
     """The part of a type that OmegaConf can check; None for objects, which it cannot."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):
-        inner = [_schema_type(a) for a in arguments if a is not type(None)]
+    if len(members := _members(hint)) > 1:
+        inner = [_schema_type(a) for a in members if a is not type(None)]
         return None if None in inner or len(inner) != 1 else inner[0] | None
     if origin in (list, collections.abc.Sequence):
         inner_type = _schema_type(arguments[0])

@@ -16,8 +16,9 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from setexp.config import CONFIGS, compose_run, jobs, one_line, plain
+from setexp.config import CONFIGS, compose_run, jobs, plain
 from setexp.errors import ConfigError
+from setexp.explain import one_line
 from setexp.rules import broken_rules
 
 # Values of a key within a part that a sweep composes ahead, each in a tenth of a second.
@@ -68,6 +69,9 @@ def refuse_bad_overrides(arguments: list[str]) -> None:
     parser = get_args_parser()
     parser.allow_abbrev = False  # --experiment is no --experimental-rerun
     options, unread = parser.parse_known_args(arguments)
+    if options.multirun and options.cfg:
+        print("error: -m, --cfg: --cfg shows the config of one run; leave -m out", file=sys.stderr)
+        raise SystemExit(2)
     if unread:
         reason = "options come before all overrides, or after"
         if unread[0].startswith("-"):
@@ -78,7 +82,10 @@ def refuse_bad_overrides(arguments: list[str]) -> None:
         return
     try:
         _check_words(options.overrides, options.multirun, bool(options.cfg))
-        values = [_values(o, options.multirun) for o in _parsed(options.overrides)]
+        parsed = _parsed(options.overrides)
+        values = [_values(o, options.multirun) for o in parsed]
+        if options.multirun:
+            _check_what_several_experiments_share(parsed)
         if options.config_dir:
             values.append([f"hydra.searchpath=[file://{Path(options.config_dir).resolve()}]"])
         first = [each[0] for each in values]
@@ -93,7 +100,7 @@ def refuse_bad_overrides(arguments: list[str]) -> None:
         for at, each in enumerate(values):
             for other in each[1:]:
                 compose_run([*first[:at], other, *first[at + 1 :]])
-        if options.multirun and not options.cfg:
+        if options.multirun:
             _make_sweeps_folder(config.paths.outputs)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -108,12 +115,46 @@ def _check_words(overrides: list[str], multirun: bool, shown: bool) -> None:
 
             named = config_name(value)
             raise ConfigError(f"{override}: that is a table's id; its config is table={named}")
+        if re.fullmatch(r"table=\w+", override) and (same := _printed_again(value)):
+            raise ConfigError(f"{override}: printed again as table={same}; fill that")
+        if re.fullmatch(r"seeds=\d+(,\d+)*", override):
+            jobs_each = ", or seeds=" + ",".join(f"[{seed}]" for seed in value.split(","))
+            raise ConfigError(
+                f"{override}: a list; write seeds=[{value}]"
+                + (f"{jobs_each} for a job each" if multirun and "," in value else "")
+            )
         if key == "hydra/launcher" and not (multirun or shown):
             raise ConfigError(f"{override}: a launcher needs -m; without it this process trains")
         if override == "hydra/launcher=slurm" and not shown and not shutil.which("sbatch"):
             raise ConfigError(
                 f"{override}: there is no sbatch here; use a cluster's login node, or leave it out"
             )
+
+
+def _printed_again(table: str) -> str | None:
+    """The config of the table that has the numbers of one that has none."""
+    if (CONFIGS / "table" / f"{table}.yaml").exists():
+        return None
+    from setexp.report.tables import config_name, printed_again
+
+    same = printed_again(table)
+    return None if same is None else config_name(same)
+
+
+def _check_what_several_experiments_share(overrides: list[Override]) -> None:
+    """Hydra looks keys up in a config without what is swept over, so without an experiment."""
+    swept = [o for o in overrides if o.is_sweep_override()]
+    if not any(o.key_or_group == "experiment" for o in swept):
+        return
+    shared = [str(o.input_line) for o in overrides if o not in swept]
+    try:
+        compose_run(shared)
+    except ConfigError as error:
+        key = str(error).partition(":")[0]
+        raise ConfigError(
+            f"{key}: cannot be set for several experiments at once, whose parts have it; give one "
+            "command for each, or a table"
+        ) from None
 
 
 def _parsed(overrides: list[str]) -> list[Override]:

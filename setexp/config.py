@@ -1,12 +1,10 @@
-"""The config's closed sections, and what a run is called. `command_line`, `run` and `train.py` are
-Hydra's other users."""
+"""The config: its closed sections, what its interpolations may call, and how it is composed."""
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,15 +12,14 @@ from typing import TYPE_CHECKING, Any
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from setexp.errors import ConfigError
-from setexp.report.records import axis_text
+from setexp.explain import one_line, unfitting_parts, unknown_entry, unknown_key
+from setexp.overrides import axes
 from setexp.training.settings import (
-    OPERATIONAL,
     CrossValidation,
     Evaluation,
     Pretrained,
@@ -35,16 +32,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
-
-# Overrides that change where or how a run happens, but not what it computes, rounding aside.
-_OPERATIONAL = re.compile(
-    r"^[+~]*(experiment|scale|seeds|table(\.points)?|rows|columns|run|mode|checkpoint|device|threads"
-    r"|restart|(figures|paths|tracking)(\..*)?|hydra[/.].*|"
-    + "|".join(rf"{section}\.({'|'.join(keys)})" for section, keys in OPERATIONAL.items())
-    + r")(@.*)?$"
-)
-# Of these, what says where data and runs are.
-_PLACE = re.compile(r"paths\.\w+|dataset\.(root|source)")
 
 
 @dataclass
@@ -94,9 +81,7 @@ def unknown_keys(nodes: Mapping[str, Any]) -> list[str]:
     found = []
     for section, schema in {"": Config, **schemas}.items():
         known, node = [f.name for f in fields(schema)], nodes[section] if section else nodes
-        for key in node.keys() - {*known}:
-            path = f"{section}.{key}" if section else key
-            found.append(f"{path}: unknown key; {section or 'the config'} has {', '.join(known)}")
+        found += [unknown_key(section, key, known) for key in node.keys() - {*known}]
     return sorted(found)
 
 
@@ -142,52 +127,6 @@ def jobs(config: DictConfig) -> dict[str, list[Run]]:
     return found
 
 
-def axes(overrides: list[str]) -> dict[str, Any]:
-    """What a command changes about an experiment: {dotted key: value}, sorted by key.
-
-    Raises:
-        ConfigError: an override that Hydra cannot read.
-    """
-    return {key: value for key, (_, value) in _changes(overrides).items()}
-
-
-def arguments(overrides: list[str]) -> list[str]:
-    """The same as a command line has it."""
-    return [
-        f"~{key}" if sign == "~" else f"{sign}{key}={axis_text(value)}"
-        for key, (sign, value) in _changes(overrides).items()
-    ]
-
-
-def places(overrides: list[str]) -> list[str]:
-    """What a command says about where data and runs are, as a command line has it."""
-    found = _parsed(overrides, lambda key: _PLACE.fullmatch(key))
-    return [f"{key}={axis_text(value)}" for key, (_, value) in found.items()]
-
-
-def _changes(overrides: list[str]) -> dict[str, tuple[str, Any]]:
-    return _parsed(overrides, lambda key: not _OPERATIONAL.match(key))
-
-
-def _parsed(overrides: list[str], wanted: Callable[[str], object]) -> dict[str, tuple[str, Any]]:
-    found: dict[str, tuple[str, Any]] = {}
-    try:
-        parsed = OverridesParser.create().parse_overrides(overrides)
-    except HydraException as error:
-        raise ConfigError(f"{' '.join(overrides)}: {one_line(error)}") from None
-    for override in parsed:
-        key = override.key_or_group if override.package is None else override.get_key_element()
-        if not wanted(key):
-            continue
-        if override.is_delete():
-            found[key] = "~", None
-            continue
-        sign = "++" if override.is_force_add() else "+" if override.is_add() else ""
-        value = OmegaConf.to_container(OmegaConf.create({"v": override.value()}))["v"]  # type: ignore[index, call-overload]
-        found[key] = sign, value
-    return dict(sorted(found.items()))
-
-
 def compose_run(overrides: list[str]) -> DictConfig:
     """Compose a config from overrides, inside or outside of a Hydra application.
 
@@ -202,7 +141,7 @@ def compose_run(overrides: list[str]) -> DictConfig:
     except (HydraException, OmegaConfBaseException) as error:
         unknown = re.match(r"Could not override '([\w.]+)'.\s*To append to your config", str(error))
         if unknown and not unknown[1].startswith("hydra."):
-            raise ConfigError(_unknown_key(unknown[1], overrides)) from None
+            raise ConfigError(_why_unknown(unknown[1], overrides)) from None
         raise ConfigError(one_line(error)) from None
     except ConfigError:
         raise
@@ -211,31 +150,22 @@ def compose_run(overrides: list[str]) -> DictConfig:
         raise ConfigError(f"{unnamed}: {error}; choose a part by its name") from None
 
 
-def one_line(error: Exception) -> str:
-    """Hydra's or OmegaConf's paragraphs as one line: key, value, reason."""
-    text = re.split(r"Config search path|See https|To append", str(error))[0]
-    text = re.sub(r"^Error (merging|parsing) override '?([^'\n]*)'?", r"\2", text)
-    missing = re.search(r"Could not find '(.+)/(.+)'\s+Available options in .*:", text)
-    if missing:
-        options = text[missing.end() :].split()
-        near = ", or ".join(difflib.get_close_matches(missing[2], options, n=2))
-        hint = f"perhaps {near}; there are" if near else "choose one of"
-        return f"{missing[1]}={missing[2]}: unknown; {hint} {', '.join(options)}"
-    if error.__cause__ is not None:
-        text += f": {str(error.__cause__).splitlines()[0]}"
-    key = getattr(error, "full_key", None)
-    if key:
-        text = f"{key}: {text.splitlines()[0]}"
-    return " ".join(text.split())
-
-
-def _unknown_key(key: str, overrides: list[str]) -> str:
+def _why_unknown(key: str, overrides: list[str]) -> str:
     section = key.rpartition(".")[0]
     rest = compose_run([o for o in overrides if not o.startswith(f"{key}=")])
     node = OmegaConf.select(rest, section) if section else rest
     if not OmegaConf.is_dict(node):
         return f"{key}: unknown key; there is no section {section}"
-    return f"{key}: unknown key; {section or 'the config'} has {', '.join(map(str, node))}"
+    said = next(o for o in overrides if o.startswith(f"{key}="))
+    name = key.rpartition(".")[2]
+    if name in node:  # but not what the value, a mapping, has in it
+        node = OmegaConf.select(rest, key)
+        unknown = f"{said}: unknown key; {key} has {', '.join(map(str, node))}"
+    else:
+        unknown = unknown_key(section, name, [str(known) for known in node])
+    # a mapping of any names, which is no part and no typed section
+    free = OmegaConf.get_type(node) is dict and "_target_" not in node
+    return f"{unknown}; +{said} adds it" if free else unknown
 
 
 def plain(node: Any) -> Any:
@@ -247,26 +177,5 @@ def plain(node: Any) -> Any:
     try:
         return OmegaConf.to_container(node, resolve=True)
     except OmegaConfBaseException as error:
-        unknown = _unknown_entry(error)
-        raise ConfigError(
-            unknown or f"{one_line(error)}; these parts do not fit together"
-        ) from None
-
-
-def _unknown_entry(error: OmegaConfBaseException) -> str | None:
-    """Which value of a part is no entry of the part's own table that another value is read from."""
-    missing = re.search(r"Interpolation key '([^']+)' not found", str(error))
-    part = error.parent_node
-    if missing is None or not isinstance(part, DictConfig):
-        return None
-    table, name = part, ""
-    for name in missing[1].split("."):
-        if not isinstance(table, DictConfig) or name not in table:
-            break
-        table = table[name]
-    keys = [str(key) for key in part]
-    said = [k for k in keys if not OmegaConf.is_interpolation(part, k) and part[k] == name]
-    if not said or table is part or not isinstance(table, DictConfig):
-        return None
-    section = str(error.full_key).rpartition(".")[0]
-    return f"{section}.{said[0]}={name}: choose one of {', '.join(map(str, table))}"
+        known = unknown_entry(error) or unfitting_parts(error, CONFIGS)
+        raise ConfigError(known or f"{one_line(error)}; these parts do not fit together") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Collection, Iterable
 
 
@@ -15,6 +16,16 @@ class ClaimedError(ConfigError):
 
 class NonFiniteError(RuntimeError):
     """A loss or a cost became NaN or infinite; the message names what and where."""
+
+
+def refuse(mistakes: Collection[str]) -> None:
+    """Refuse what has mistakes, all of them together.
+
+    Raises:
+        ConfigError: there are some.
+    """
+    if mistakes:
+        raise ConfigError("\nerror: ".join(mistakes))
 
 
 def one_of(key: str, value: object, choices: Collection[str]) -> None:
@@ -32,3 +43,8 @@ def listed(names: Iterable[str], most: int = 12) -> str:
     names = list(names)
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def shortened(error: Exception, most: int = 200) -> str:
+    """An error's text on one line, cut between words."""
+    return textwrap.shorten(str(error), most, placeholder=" ...")

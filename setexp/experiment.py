@@ -1,10 +1,9 @@
-"""One experiment's seeds: folders, checks against earlier runs, models, records, pictures."""
+"""One experiment's seeds: models, records, pictures."""
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -18,14 +17,15 @@ from torch import nn
 
 from setexp import pretrained
 from setexp.build import build
-from setexp.config import arguments, axes, places
 from setexp.crossval import points
-from setexp.errors import ClaimedError, ConfigError, NonFiniteError
-from setexp.files import claim, clear, read_json, write_json, write_text
+from setexp.errors import NonFiniteError
+from setexp.files import write_json
+from setexp.overrides import arguments, axes, places
 from setexp.provenance import code, origin, provenance
 from setexp.report.records import run_folder, shell_words, slug
 from setexp.report.tables import Run
-from setexp.science import differences, jsonable, science_of
+from setexp.run_folder import RunFolder
+from setexp.science import jsonable, science_of
 from setexp.training import checkpoint
 from setexp.training.loop import Fit
 from setexp.training.randomness import derive, for_run
@@ -35,12 +35,9 @@ from setexp.training.tracking import Tracker
 
 log = logging.getLogger(__name__)
 
-# Holds the job of Slurm that discarded what a run's folder held before.
-_DISCARDED_BY = ".discarded"
-
 
 class Experiment:
-    """One experiment's seeds: folders, checks against earlier runs, models, records."""
+    """One experiment's seeds: models, records, pictures."""
 
     def __init__(
         self,
@@ -67,6 +64,17 @@ class Experiment:
         outputs, run = Path(self.config.paths.outputs), Run("", self.config.name, self.axes, ())
         return run_folder(run, seed, outputs, self.config.scale, self.dataset.source)
 
+    def about(self, seed: int) -> dict[str, Any]:
+        """What a record says of the run that it is of."""
+        return {
+            "experiment": self.config.name,
+            "axes": self.axes,
+            "scale": self.config.scale,
+            "source": self.dataset.source,
+            "data": self.dataset.fingerprint,
+            "seed": seed,
+        }
+
     def pending(self, claims: ExitStack) -> list[int]:
         """Seeds that have no result yet; all folders are this process's while `claims` is open.
 
@@ -78,78 +86,13 @@ class Experiment:
         if self.nodes["crossval"]["grid"]:
             points(self.config)
         for seed in self.config.seeds:
-            self._claim(self.folder_of(seed), claims)
-        return [seed for seed in self.config.seeds if not self._finished(self.folder_of(seed))]
+            self.run_of(seed).claim(claims)
+        return [seed for seed in self.config.seeds if not self.run_of(seed).finished()]
 
-    def begin(self, seed: int) -> None:
-        """Write down which run a seed's folder holds, in place of an earlier one if that goes.
-
-        Raises:
-            ConfigError: it cannot be written.
-        """
-        folder = self.folder_of(seed)
-        try:
-            if self._discards(folder):
-                clear(folder)
-                write_text(folder / _DISCARDED_BY, os.environ.get("SLURM_JOB_ID", ""))
-            for stale in folder.glob(".*.unfinished"):  # of a process that was killed
-                stale.unlink()
-            if not (folder / "science.json").exists():
-                science = science_of(self.nodes, self.dataset.fingerprint)
-                write_json(folder / "science.json", science)
-                write_text(folder / "config.yaml", OmegaConf.to_yaml(self.config, resolve=True))
-        except OSError as error:
-            raise self._unwritable(folder, error) from None
-
-    def begins(self, seed: int) -> bool:
-        """Whether a seed has yet to take its first step."""
-        folder = self.folder_of(seed)
-        begun = (folder / "result.json").exists() or (folder / "checkpoint.pt").exists()
-        return not begun or self._discards(folder)
-
-    def _discards(self, folder: Path) -> bool:
-        """Whether what a folder holds is discarded; a job that Slurm starts again has done so, and
-        goes on."""
-        done = folder / _DISCARDED_BY
-        again = int(os.environ.get("SLURM_RESTART_COUNT", 0)) > 0 and done.exists()
-        return self.config.restart and not (
-            again and done.read_text() == os.environ.get("SLURM_JOB_ID", "")
-        )
-
-    def _claim(self, folder: Path, claims: ExitStack) -> None:
-        try:
-            claimed = claims.enter_context(claim(folder))
-        except OSError as error:
-            raise self._unwritable(folder, error) from None
-        if not claimed:
-            raise ClaimedError(
-                f"{folder}: another process trains it; wait until that ends, or end it"
-            )
-
-    def _unwritable(self, folder: Path, error: OSError) -> ConfigError:
-        return ConfigError(
-            f"paths.outputs={self.config.paths.outputs}: cannot write {folder}: "
-            f"{error.strerror}; name another folder"
-        )
-
-    def _finished(self, folder: Path) -> bool:
-        """Whether nothing is left to train, said if so; refuses a folder of another run."""
-        if self._discards(folder):
-            return False
+    def run_of(self, seed: int) -> RunFolder:
+        """The folder of a seed's run."""
         science = science_of(self.nodes, self.dataset.fingerprint)
-        before = read_json(folder / "science.json")
-        if changed := "" if before is None else ", ".join(differences(before, science)):
-            raise ConfigError(
-                f"{folder} holds a run of another config ({changed}); "
-                "restart=true discards it, paths.outputs=... keeps both"
-            )
-        result, until = read_json(folder / "result.json"), self.config.trainer.until
-        if result is None:
-            return False
-        if result["status"] == "paused" and (until is None or until > result["epochs"]):
-            return False
-        print(f"{result['status']} already: {folder}/result.json")
-        return True
+        return RunFolder(self.folder_of(seed), self.config, science)
 
     @property
     def splits(self) -> list[str]:
@@ -192,8 +135,8 @@ class Experiment:
 
     def _weights_of(self, seed: int) -> Path | None:
         """Folder of the run that a seed's first weights come from; None where it needs none."""
-        folder = self.folder_of(seed)
-        begun = (folder / "checkpoint.pt").exists() and not self._discards(folder)
+        run = self.run_of(seed)
+        begun = (run.path / "checkpoint.pt").exists() and not run.discards()
         if self.nodes["pretrained"]["use"] is Use.none or begun:
             return None
         where = (Path(self.config.paths.outputs), self.config.scale, self.dataset.source)
@@ -243,19 +186,24 @@ class Experiment:
         seconds = fit.seconds + fit.ahead[index] + time.monotonic() - started
         status = self.write(seed, metrics, failure, size, seconds, fit.learner.count, status)
         if task is not None:
-            for path in self._draw(task, folder, seed):
+            again = f"{self.command} mode=eval checkpoint={folder}/checkpoint.pt"
+            for path in self.pictures(task, folder, seed, again):
                 tracker.picture(fit.step, path.stem, path)
         tracker.finish({"metrics": metrics, "status": status})
         return [] if failure is None else [failure]
 
-    def _draw(self, task: nn.Module, folder: Path, seed: int) -> list[Path]:
-        """Pictures, or what to do about them: the result is there all the same."""
+    def pictures(self, task: nn.Module, folder: Path, seed: int, again: str) -> list[Path]:
+        """Write pictures; if that fails, print the command that draws them.
+
+        Args:
+            again: that command.
+        """
         try:
             return draw(self.nodes["figures"], task, self.dataset, folder, seed, self.device)
         except Exception as error:  # whatever it is, other seeds have their results to write
-            again = f"{self.command} mode=eval checkpoint={folder}/checkpoint.pt"
             why = f"{type(error).__name__}: {error}"
-            print(f"pictures: not drawn ({why}); {again} draws them", file=sys.stderr)
+            remedy = f"{again} draws them once that is mended; figures=none leaves them out"
+            print(f"pictures: not drawn ({why}); {remedy}", file=sys.stderr)
             return []
 
     def write(
@@ -270,13 +218,7 @@ class Experiment:
     ) -> str:
         """Write and print a seed's result record; its status."""
         folder = self.folder_of(seed)
-        record = {
-            "experiment": self.config.name,
-            "axes": self.axes,
-            "scale": self.config.scale,
-            "source": self.dataset.source,
-            "data": self.dataset.fingerprint,
-            "seed": seed,
+        record = self.about(seed) | {
             "status": status if failure is None else "diverged",
             **({} if failure is None else {"why": failure, "failed_at_step": size["steps"]}),
             "metrics": metrics,
@@ -288,7 +230,8 @@ class Experiment:
         write_json(folder / "status.json", {"status": record["status"]})
         for name, value in (metrics or {}).items():
             print(f"  seed {seed}  {name:<24} {value:.6g}")
-        print(f"record: {folder}/result.json")
+        diverged = "" if failure is None else " (diverged)"
+        print(f"record: {folder}/result.json{diverged}")
         return str(record["status"])
 
 
@@ -312,17 +255,6 @@ def draw(
     for path in pictures:
         print(f"picture: {path}")
     return pictures
-
-
-def other_encoder(folder: Path, nodes: dict[str, Any]) -> str:
-    """How the encoder of a run differs from a config's; "" where it does not, or is not known.
-
-    Weights that fit may mean something else in another: a mean in place of a maximum.
-    """
-    science = read_json(folder / "science.json")
-    if science is None:
-        return ""
-    return ", ".join(differences(*({"encoder": n["encoder"]} for n in (science, jsonable(nodes)))))
 
 
 def _learned(task: nn.Module) -> dict[str, list[float]]:

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from setexp.config import axes
-from setexp.errors import ConfigError
+from setexp.errors import ConfigError, shortened
+from setexp.overrides import axes
 from setexp.report.records import axis_text, read_record, run_folder, shell_words
 from setexp.report.tables import Run, load_table
 from setexp.training import checkpoint
@@ -56,7 +56,7 @@ def trained(
     """The folder of the finished run that has the weights.
 
     Args:
-        places: what the command says about places (`config.places`), which holds for both runs.
+        places: what the command says about places (`overrides.places`), which holds for both runs.
 
     Raises:
         ConfigError: it has not finished; names the command that trains it.
@@ -105,5 +105,6 @@ def load(module: nn.Module, part: str, folder: Path) -> None:
     try:
         module.get_submodule(part).load_state_dict(weights)
     except (RuntimeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ConfigError(f"pretrained.part={part}: {folder} has another model: {reason}") from None
+        raise ConfigError(
+            f"pretrained.part={part}: {folder} has another model: {shortened(error)}"
+        ) from None

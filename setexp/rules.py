@@ -6,7 +6,7 @@ import math
 import re
 from typing import Any
 
-from setexp.training.settings import Select, Use
+from setexp.training.settings import Evaluation, Select, Use
 from setexp.training.summary import unreached
 
 _LEAST = {
@@ -43,9 +43,31 @@ def broken_rules(nodes: dict[str, Any], *, parts: bool = True) -> list[str]:
     """
     if not nodes.get("task"):
         return ["experiment=none: choose one, experiment=NAME; the names are in configs/experiment"]
-    alone = (_unused, _sizes, _inner_steps, _trainer, _cross_validation, _figures, _process)
+    alone = (_unused, _sizes, _inner_steps, _trainer, _evaluations, _cross_validation, _figures)
     together = (_widths, _pooling, _unpooling, _places, _guess, _representation, _counts, _descent)
-    return [m for rule in (*alone, *(together if parts else ())) for m in rule(nodes)]
+    return [m for rule in (*alone, _process, *(together if parts else ())) for m in rule(nodes)]
+
+
+def rules_broken_by_data(nodes: dict[str, Any], dataset: Any, evaluation: Evaluation) -> list[str]:
+    """One sentence for each rule between the config and how many sets there are.
+
+    Raises:
+        ConfigError: the evaluation names a split that the data does not have.
+    """
+    return _splits_without_batch(nodes, dataset, evaluation) + _batch_of_one(nodes, dataset)
+
+
+def _part(nodes: dict[str, Any], path: str) -> dict[str, Any]:
+    """A part of the task, "decoder.set_encoder"; {} where there is none."""
+    part = nodes["task"]
+    for key in path.split("."):
+        part = part.get(key) or {}
+    return part
+
+
+def _is(part: dict[str, Any], name: str) -> bool:
+    """Whether a part is of the class of that name."""
+    return str(part.get("_target_", "")).endswith(f".{name}")
 
 
 def _unused(nodes: dict[str, Any]) -> list[str]:
@@ -69,38 +91,31 @@ def _sizes(nodes: dict[str, Any]) -> list[str]:
 
 
 def _widths(nodes: dict[str, Any]) -> list[str]:
-    data, decoder = nodes["dataset"], (nodes["task"].get("decoder") or {})
-    parts = {"decoder": decoder} | {
-        f"decoder.{part}": decoder.get(part) or {} for part in ("initial", "head")
-    }
+    data = nodes["dataset"]
     return [
         f"{path}.{key}={part[key]}: the data has dataset.{key}={data[key]}"
-        for path, part in parts.items()
+        for path in ("decoder", "decoder.initial", "decoder.head")
+        if (part := _part(nodes, path))
         for key in ("set_size", "element_dim")
         if key in part and key in data and part[key] != data[key]
     ]
 
 
 def _pooling(nodes: dict[str, Any]) -> list[str]:
-    encoders = {
-        "encoder": nodes["task"].get("encoder"),
-        "decoder.set_encoder": (nodes["task"].get("decoder") or {}).get("set_encoder"),
-    }
     return [
         f"{path}.pooling.features={encoder['pooling']['features']}: "
         f"{path}.elements.widths ends in {encoder['elements']['widths'][-1]}"
-        for path, encoder in encoders.items()
-        if encoder
+        for path in ("encoder", "decoder.set_encoder")
+        if (encoder := _part(nodes, path))
         and "features" in encoder.get("pooling", {})
         and encoder["pooling"]["features"] != encoder["elements"]["widths"][-1]
     ]
 
 
 def _unpooling(nodes: dict[str, Any]) -> list[str]:
-    decoder, encoder = (nodes["task"].get("decoder") or {}), (nodes["task"].get("encoder") or {})
-    if not decoder.get("_target_", "").endswith("FSUnpoolDecoder"):
+    decoder, pooling = _part(nodes, "decoder"), _part(nodes, "encoder.pooling")
+    if not _is(decoder, "FSUnpoolDecoder"):
         return []
-    pooling = encoder.get("pooling") or {}
     if not pooling.get("relaxed"):
         return ["decoder=fsunpool: it inverts a relaxed FSPool; set encoder.pooling.relaxed=true"]
     if [pooling["features"]] != decoder["hidden"][-1:]:
@@ -113,18 +128,17 @@ def _unpooling(nodes: dict[str, Any]) -> list[str]:
 
 def _places(nodes: dict[str, Any]) -> list[str]:
     """An encoder that yields elements and no vector needs a decoder that reads them."""
-    decoder, encoder = (nodes["task"].get("decoder") or {}), (nodes["task"].get("encoder") or {})
-    if not encoder.get("_target_", "").endswith("PositionCNN") or "latent" not in decoder:
+    if not _is(_part(nodes, "encoder"), "PositionCNN") or "latent" not in _part(nodes, "decoder"):
         return []
     return ["encoder=position_cnn: it yields no vector; use decoder=slot_attention or slot_mlp"]
 
 
 def _guess(nodes: dict[str, Any]) -> list[str]:
     """Set refiners begin with the encoder's elements and aim at its vector."""
-    decoder, encoder = (nodes["task"].get("decoder") or {}), (nodes["task"].get("encoder") or {})
-    if not (decoder.get("initial") or {}).get("_target_", "").endswith("EncodedSet"):
+    if not _is(_part(nodes, "decoder.initial"), "EncodedSet"):
         return []
-    aim, latent = decoder["set_encoder"]["pooling"].get("features"), encoder.get("latent")
+    aim = _part(nodes, "decoder.set_encoder.pooling").get("features")
+    latent = _part(nodes, "encoder").get("latent")
     if None in (aim, latent) or aim == latent:
         return []
     return [
@@ -134,10 +148,10 @@ def _guess(nodes: dict[str, Any]) -> list[str]:
 
 
 def _representation(nodes: dict[str, Any]) -> list[str]:
-    task = nodes["task"]
-    if task.get("representation_weight") and not task["decoder"].get("set_encoder"):
+    weight = nodes["task"].get("representation_weight")
+    if weight and not _part(nodes, "decoder.set_encoder"):
         return [
-            f"task.representation_weight={task['representation_weight']}: "
+            f"task.representation_weight={weight}: "
             "only a decoder with a set encoder has a representation loss; set it to 0"
         ]
     return []
@@ -145,9 +159,8 @@ def _representation(nodes: dict[str, Any]) -> list[str]:
 
 def _counts(nodes: dict[str, Any]) -> list[str]:
     """A decoder that adds a count needs an encoder that counts, and the other way round."""
-    encoder, decoder = nodes["task"].get("encoder") or {}, nodes["task"].get("decoder") or {}
-    counts = decoder.get("counts")
-    if counts is None or (encoder.get("count") is None) == (counts == 0):
+    counts, counter = _part(nodes, "decoder").get("counts"), _part(nodes, "encoder.count")
+    if counts is None or bool(counter) == (counts != 0):
         return []
     return [
         f"decoder.counts={counts}: give the numbers of what encoder.count yields, and 0 where that "
@@ -157,18 +170,18 @@ def _counts(nodes: dict[str, Any]) -> list[str]:
 
 def _inner_steps(nodes: dict[str, Any]) -> list[str]:
     at = nodes["evaluation"]["at"]
-    if at and "steps" not in (nodes["task"].get("decoder") or {}):
+    if at and "steps" not in _part(nodes, "decoder"):
         return [f"evaluation.at={at}: only DSPN has inner steps; set it to [] for this decoder"]
     return [f"evaluation.at={at}: inner steps are at least 0"] if min(at, default=0) < 0 else []
 
 
 def _descent(nodes: dict[str, Any]) -> list[str]:
     """Inner steps on the mean over a batch depend on its size, which is to be one everywhere."""
-    decoder, trainer = nodes["task"].get("decoder") or {}, nodes["trainer"]
-    mistakes = []
-    if decoder.get("gradient") == "implicit" and nodes["task"]["loss"].get("steps") == "all":
+    trainer, mistakes = nodes["trainer"], []
+    implicit = _part(nodes, "decoder").get("gradient") == "implicit"
+    if implicit and _part(nodes, "loss").get("steps") == "all":
         mistakes.append("loss.steps=all: an implicit gradient has the last set alone; use last")
-    if (decoder.get("descent") or {}).get("reduction") != "batch_mean":
+    if _part(nodes, "decoder.descent").get("reduction") != "batch_mean":
         return mistakes
     size = trainer["batch_size"]
     wanted = {
@@ -186,7 +199,7 @@ def _descent(nodes: dict[str, Any]) -> list[str]:
 
 
 def _trainer(nodes: dict[str, Any]) -> list[str]:
-    trainer, evaluation = nodes["trainer"], nodes["evaluation"]
+    trainer = nodes["trainer"]
     mistakes = [
         f"trainer.{key}={trainer[key]}: at least {least}"
         for key, least in _LEAST.items()
@@ -207,36 +220,39 @@ def _trainer(nodes: dict[str, Any]) -> list[str]:
         for key, value in trainer.items()
         if isinstance(value, float) and math.isinf(value)
     ]
-    if trainer["slice"] and nodes["dataset"]["_target_"].endswith("TUDataset"):
+    if trainer["slice"] and _is(nodes["dataset"], "TUDataset"):
         mistakes.append(f"trainer.slice={trainer['slice']}: graphs are one list; set it to null")
     steps, epochs = trainer["inner_steps"], trainer["inner_epochs"]
-    if steps and "steps" not in (nodes["task"].get("decoder") or {}):
+    if steps and "steps" not in _part(nodes, "decoder"):
         mistakes.append(f"trainer.inner_steps={steps}: this decoder has none; set it to []")
     if (steps or epochs) and len(steps) != len(epochs) + 1:
         mistakes.append(
             f"trainer.inner_epochs={epochs}: trainer.inner_steps={steps} must name one number more"
         )
-    during = trainer["evaluate_every"] and evaluation["during"] is not None
-    if trainer["milestones"] and not (trainer["select_metric"] and during):
-        mistakes.append(
-            f"trainer.milestones={trainer['milestones']}: name the metric with "
-            "trainer.select_metric, and set trainer.evaluate_every and evaluation.during"
-        )
-    if trainer["average_from"] and not during:
-        mistakes.append(
-            f"trainer.average_from={trainer['average_from']}: there are no evaluations to average; "
-            "set trainer.evaluate_every and evaluation.during"
-        )
-    if trainer["select"] is Select.best:
-        if not trainer["select_metric"]:
-            mistakes.append("trainer.select=best: name the metric with trainer.select_metric")
-        if not trainer["evaluate_every"] or evaluation["during"] is None:
-            mistakes.append(
-                "trainer.select=best: needs evaluations to choose from; set trainer.evaluate_every "
-                "and evaluation.during"
-            )
     if trainer["epochs"] > 0:  # or nothing is trained, and a new model measured
         mistakes += unreached(trainer, trainer["epochs"])
+    return mistakes
+
+
+def _evaluations(nodes: dict[str, Any]) -> list[str]:
+    """What is made of evaluations during training needs such, and some of it the metric's name."""
+    trainer = nodes["trainer"]
+    during = trainer["evaluate_every"] and nodes["evaluation"]["during"] is not None
+    readers = [
+        ("milestones", trainer["milestones"], "to read"),
+        ("average_from", trainer["average_from"], "to average"),
+        ("select", trainer["select"] is Select.best, "to choose from"),
+    ]
+    mistakes = []
+    for key, asked, purpose in readers:
+        said = f"trainer.{key}={_said(trainer[key])}"
+        if asked and key != "average_from" and not trainer["select_metric"]:
+            mistakes.append(f"{said}: name the metric with trainer.select_metric")
+        if asked and not during:
+            mistakes.append(
+                f"{said}: there are no evaluations {purpose}; set trainer.evaluate_every and "
+                "evaluation.during"
+            )
     return mistakes
 
 
@@ -286,16 +302,14 @@ def _said(value: Any) -> Any:
 
 
 def _figures(nodes: dict[str, Any]) -> list[str]:
-    """Pooling weights are drawn of what has them."""
+    """Polygons are turned where there are some, and pooling weights drawn of what has them."""
     mistakes = []
     for figure in nodes["figures"].values():
-        if not (figure or {}).get("_target_", "").endswith("PoolWeights"):
-            continue
-        drawn = nodes["task"]
-        for key in figure["pooling"].split("."):
-            drawn = drawn.get(key) or {}
-        if not drawn.get("_target_", "").endswith("FSPool"):
+        figure = figure or {}
+        if _is(figure, "PoolWeights") and not _is(_part(nodes, figure["pooling"]), "FSPool"):
             mistakes.append(f"figures=pool_weights: {figure['pooling']} is no FSPool; use none")
+        if _is(figure, "RotatingPolygon") and not _is(nodes["dataset"], "Polygons"):
+            mistakes.append("figures=polygons: only dataset=polygons has them; use none")
     return mistakes
 
 
@@ -317,3 +331,33 @@ def _process(nodes: dict[str, Any]) -> list[str]:
     if not nodes["seeds"] or len(set(nodes["seeds"])) < len(nodes["seeds"]):
         mistakes.append(f"seeds={nodes['seeds']}: name at least one, and each once")
     return mistakes
+
+
+def _splits_without_batch(nodes: dict[str, Any], dataset: Any, evaluation: Evaluation) -> list[str]:
+    trainer = nodes["trainer"]
+    needed = [("train", "batch_size")] if trainer["drop_last"] else []
+    final = {str(s) for s in (evaluation.during, *evaluation.final) if s is not None}
+    for split in sorted(final | set(evaluation.curves)):
+        dataset.sizes(split)  # refuses one that it does not have
+    if evaluation.drop_last:
+        needed += [(split, "eval_batch_size") for split in sorted(final)]
+    return [
+        f"trainer.{key}={trainer[key]}: only {dataset.sizes(split)} sets in {split}, no full batch"
+        for split, key in needed
+        if dataset.sizes(split) < trainer[key]
+    ]
+
+
+def _batch_of_one(nodes: dict[str, Any], dataset: Any) -> list[str]:
+    """Batch norm refuses a lone vector, which would show at the end of the first epoch."""
+    if not _is(_part(nodes, "decoder"), "AnswerClassifier"):
+        return []
+    trainer = nodes["trainer"]
+    size = trainer["batch_size"]
+    last = dataset.sizes("train") % size if not trainer["drop_last"] else 0
+    if 1 not in (size, last):
+        return []
+    return [
+        f"trainer.batch_size={size}: batch norm cannot train on a batch of one set, as the last of "
+        "an epoch would be; choose another size"
+    ]

@@ -7,7 +7,6 @@ import re
 import sys
 import time
 import traceback
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,20 +18,18 @@ from torch import nn
 
 from setexp import pretrained
 from setexp.build import build, check
-from setexp.config import axes, compose_run, jobs, plain, unknown_keys, unread_widths
-from setexp.errors import ClaimedError, ConfigError, NonFiniteError, listed
-from setexp.experiment import Experiment, draw, other_encoder
-from setexp.files import write_json
+from setexp.config import compose_run, jobs, plain, unknown_keys, unread_widths
+from setexp.errors import ClaimedError, ConfigError, NonFiniteError, listed, refuse
+from setexp.evaluate_saved import evaluate_saved
+from setexp.experiment import Experiment
 from setexp.memory import keep_freed_memory
-from setexp.provenance import origin
-from setexp.rules import broken_rules
+from setexp.overrides import axes
+from setexp.report.tables import config_name
+from setexp.rules import broken_rules, rules_broken_by_data
 from setexp.together import train
-from setexp.training import checkpoint
-from setexp.training.evaluate import measure_final
 from setexp.training.optimise import within
 from setexp.training.precision import check_precision, set_float32
-from setexp.training.randomness import for_run
-from setexp.training.settings import OPERATIONAL, Evaluation, Select
+from setexp.training.settings import OPERATIONAL, Evaluation, Precision
 
 # Overrides that hold for a run whose weights another one needs, too.
 _FOR_BOTH = re.compile(
@@ -82,9 +79,11 @@ def _table_runs(config: DictConfig, overrides: list[str]) -> list[Command]:
     named = {run.name: [run] for runs in found.values() for run in runs}
     chosen = found.get(config.run) or named.get(config.run)
     if chosen is None:
-        raise ConfigError(
-            f"run={config.run}: add -m to fill the whole table, or name one of {listed(found)}"
-        )
+        name = config_name(table)
+        said = f"table={name}: add -m to fill it, or choose a run with run=NAME"
+        if config.run is not None:
+            said = f"run={config.run}: table={name} has no such run; choose another"
+        raise ConfigError(f"{said}; there are {listed(found)}")
     own = [
         o for o in overrides if not re.match(r"^(table(\.points)?|rows|columns|run|experiment)=", o)
     ]
@@ -139,57 +138,65 @@ def execute(
     found = []
     for command in ((config, overrides), *others):
         experiment = _experiment(*command)
-        if experiment is None:
+        if experiment.config.mode == "eval":
+            evaluate_saved(experiment)
             continue
-        if prerequisites and any(experiment.begins(seed) for seed in experiment.config.seeds):
+        if prerequisites and any(
+            experiment.run_of(seed).begins() for seed in experiment.config.seeds
+        ):
             train_first(*command)
         found.append(experiment)
     train(found)
 
 
-def _experiment(config: DictConfig, overrides: list[str]) -> Experiment | None:
-    """What a config describes, checked and built; None where it was an evaluation, now done."""
+def _experiment(config: DictConfig, overrides: list[str]) -> Experiment:
+    """What a config describes, checked and built, in a process that is set up for it."""
     nodes = plain(config)
-    mistakes = unknown_keys(nodes) + unread_widths(config, overrides)
-    mistakes += [
-        m for part in ("dataset", "task", "evaluation", "figures") for m in check(nodes[part], part)
-    ]
-    # encoder, decoder and loss are checked where the task holds them
-    mistakes = [re.sub(r"^task\.(?=encoder|decoder|loss)", "", m) for m in mistakes]
-    mistakes += broken_rules(nodes, parts=not mistakes)
-    if mistakes:
-        raise ConfigError("\nerror: ".join(mistakes))
-    with torch.device("meta"):  # constructors refuse what does not fit, at no cost
+    refuse(_mistakes(config, nodes, overrides))
+    refuse(_mistakes_of_model(nodes))
+    device = _set_up(config, nodes["trainer"]["precision"])
+    dataset = build(nodes["dataset"], "dataset").to(device)
+    evaluation = _evaluation(nodes["evaluation"])
+    refuse(rules_broken_by_data(nodes, dataset, evaluation))
+    return Experiment(config, nodes, overrides, dataset, evaluation, device)
+
+
+def _mistakes(config: DictConfig, nodes: dict[str, Any], overrides: list[str]) -> list[str]:
+    """What shows without building anything."""
+    mistakes, own = unknown_keys(nodes) + unread_widths(config, overrides), axes(overrides).keys()
+    for part in ("dataset", "task", "evaluation", "figures"):
+        mistakes += check(nodes[part], part, own)
+    return mistakes + broken_rules(nodes, parts=not mistakes)
+
+
+def _mistakes_of_model(nodes: dict[str, Any]) -> list[str]:
+    """What shows when a model without numbers is built: constructors refuse what does not fit."""
+    with torch.device("meta"):
         task = build(nodes["task"], "task")
         build(nodes["figures"], "figures")
     part, slice_of = nodes["trainer"]["lr_part"], nodes["trainer"]["slice"]
+    mistakes = []
     if slice_of and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in task.modules()):
-        raise ConfigError(
-            f"trainer.slice={slice_of}: batch norm needs whole batches; set it to null"
-        )
+        mistakes.append(f"trainer.slice={slice_of}: batch norm needs whole batches; set it to null")
     if part is not None and not any(within(name, part) for name, _ in task.named_parameters()):
-        raise ConfigError(f"trainer.lr_part={part}: the task has no parameters of that name")
+        mistakes.append(f"trainer.lr_part={part}: the task has no parameters of that name")
+    return mistakes
+
+
+def _set_up(config: DictConfig, precision: Precision) -> torch.device:
+    """Threads, arithmetic and memory of this process as a config wants them; its device."""
     if config.threads:
         try:
             torch.set_num_threads(config.threads)
         except (RuntimeError, ValueError):
             raise ConfigError(f"threads={config.threads}: more than there can be") from None
     device = device_of(config.device)
-    set_float32(nodes["trainer"]["precision"])
+    set_float32(precision)
     if config.mode == "train":
-        check_precision(nodes["trainer"]["precision"], device)
+        check_precision(precision, device)
     if device.type == "cpu":
         keep_freed_memory()
-    dataset = build(nodes["dataset"], "dataset").to(device)
-    evaluation = _evaluation(nodes["evaluation"])
-    mistakes = _splits_without_batch(dataset, evaluation, nodes["trainer"])
-    mistakes += _batch_of_one(nodes["task"], dataset, nodes["trainer"])
-    if mistakes:
-        raise ConfigError("\nerror: ".join(mistakes))
-    if config.mode == "eval":
-        _evaluate_only(config, nodes, overrides, dataset, evaluation, device)
-        return None
-    return Experiment(config, nodes, overrides, dataset, evaluation, device)
+    return device
 
 
 def device_of(name: str) -> torch.device:
@@ -212,96 +219,5 @@ def device_of(name: str) -> torch.device:
     return device
 
 
-def _splits_without_batch(
-    dataset: Any, evaluation: Evaluation, trainer: dict[str, Any]
-) -> list[str]:
-    needed = [("train", "batch_size")] if trainer["drop_last"] else []
-    final = {str(s) for s in (evaluation.during, *evaluation.final) if s is not None}
-    for split in sorted(final | set(evaluation.curves)):
-        dataset.sizes(split)  # refuses one that it does not have
-    if evaluation.drop_last:
-        needed += [(split, "eval_batch_size") for split in sorted(final)]
-    return [
-        f"trainer.{key}={trainer[key]}: only {dataset.sizes(split)} sets in {split}, no full batch"
-        for split, key in needed
-        if dataset.sizes(split) < trainer[key]
-    ]
-
-
-def _batch_of_one(task: dict[str, Any], dataset: Any, trainer: dict[str, Any]) -> list[str]:
-    """Batch norm refuses a lone vector, which would show at the end of the first epoch."""
-    if not (task.get("decoder") or {}).get("_target_", "").endswith("AnswerClassifier"):
-        return []
-    size = trainer["batch_size"]
-    last = dataset.sizes("train") % size if not trainer["drop_last"] else 0
-    if 1 not in (size, last):
-        return []
-    return [
-        f"trainer.batch_size={size}: batch norm cannot train on a batch of one set, as the last of "
-        "an epoch would be; choose another size"
-    ]
-
-
 def _evaluation(nodes: dict[str, Any]) -> Evaluation:
     return Evaluation(**{k: build(v, f"evaluation.{k}") for k, v in nodes.items()})
-
-
-def _evaluate_only(
-    config: DictConfig,
-    nodes: dict[str, Any],
-    overrides: list[str],
-    dataset: Any,
-    evaluation: Evaluation,
-    device: torch.device,
-) -> None:
-    """`mode=eval checkpoint=PATH`: the final evaluation of saved weights, with other settings."""
-    state = checkpoint.load(Path(config.checkpoint), device)
-    checkpoint.check_vocabulary(config.checkpoint, state, dataset)
-    if changed := other_encoder(Path(config.checkpoint).parent, nodes):
-        raise ConfigError(
-            f"checkpoint={config.checkpoint}: another model ({changed}); give the overrides of "
-            "its run, whose config.yaml is beside it"
-        )
-    task = build(nodes["task"], "task").to(device)
-    best = nodes["trainer"]["select"] is Select.best and state["best"]
-    try:
-        task.load_state_dict((best or state)["model"])
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ConfigError(
-            f"checkpoint={config.checkpoint}: another model: {reason}; give the overrides "
-            "of its run, whose config.yaml is beside it"
-        ) from None
-    at, steps = evaluation.at, axes(overrides).get("decoder.steps")
-    if at and steps is not None and steps not in at:
-        print(f"decoder.steps={steps} is not evaluated; add it to evaluation.at={at}")
-    size, seed = config.trainer.eval_batch_size, state["seed"]
-    own = for_run(dataset, seed)
-    measured = measure_final(task, own, evaluation, batch_size=size, seed=seed, device=device)
-    if not measured:
-        raise ConfigError(
-            "mode=eval: nothing is measured at the end of this experiment; name a split, "
-            "'+evaluation.final={test: \"\"}'"
-        )
-    path = Path(config.checkpoint).with_name("evaluation.json")
-    about = {
-        "experiment": config.name,
-        "axes": axes(overrides),
-        "scale": config.scale,
-        "source": dataset.source,
-        "data": dataset.fingerprint,
-        "seed": seed,
-        "steps": state["step"],
-        **origin(device),
-    }
-    for name, value in measured.items():
-        print(f"  {name:<24} {value:.6g}")
-    try:
-        write_json(path, about | {"metrics": measured})
-    except OSError as error:
-        raise ConfigError(
-            f"checkpoint={config.checkpoint}: cannot write {path}: {error.strerror}; copy the "
-            "checkpoint to a folder of your own"
-        ) from None
-    print(f"record: {path}")
-    draw(nodes["figures"], task, dataset, path.parent / "evaluation", seed, device)

@@ -52,7 +52,8 @@ def jsonable(value: Any) -> Any:
 
 
 def _told(section: str, node: Any) -> Any:
-    """A section without what is not science, and what says no more than that it came later."""
+    """A section without operational settings, and without later ones at the value that changes
+    nothing."""
     if not isinstance(node, dict):
         return node
     skipped, before = OPERATIONAL.get(section, ()), _AS_BEFORE.get(section, {})

@@ -11,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 
 from setexp.crossval import Repeat
-from setexp.errors import ConfigError, NonFiniteError
+from setexp.errors import ConfigError, NonFiniteError, shortened
 from setexp.experiment import Experiment
 from setexp.files import read_json, write_json
 from setexp.training.loop import Fit
@@ -34,7 +34,7 @@ def train(experiments: Sequence[Experiment]) -> None:
         pending = [(one, seed) for one in experiments for seed in one.pending(claims)]
         _prepare(pending)
         for one, seed in pending:
-            one.begin(seed)
+            one.run_of(seed).begin()
         validated = [(one, seed) for one, seed in pending if one.nodes["crossval"]["grid"]]
         failures = [f for one, seed in validated for f in _cross_validate(one, seed)]
         rest = [member for member in pending if member not in validated]
@@ -92,10 +92,9 @@ def _fit(members: list[Member]) -> list[str]:
         except Exception as error:
             if fit.step or isinstance(error, ConfigError | torch.OutOfMemoryError):
                 raise
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise ConfigError(
-                f"the first batch failed: {reason}; do the parts fit each other and the data? "
-                "HYDRA_FULL_ERROR=1 shows where"
+                f"the first batch failed: {type(error).__name__}: {shortened(error)}; do the parts "
+                "fit each other and the data? HYDRA_FULL_ERROR=1 shows where"
             ) from error
         else:
             if len(members) > 1:

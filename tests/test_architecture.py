@@ -27,19 +27,23 @@ ARROW = {
     "report": (),
     "build": (),
     "rules": ("training",),
-    "config": ("report", "training"),
-    "command_line": ("config", "report", "rules"),
-    "pretrained": ("config", "report", "training"),
+    "explain": (),
+    "overrides": ("explain", "report", "training"),
+    "config": ("explain", "overrides", "report", "training"),
+    "command_line": ("config", "explain", "report", "rules"),
+    "pretrained": ("overrides", "report", "training"),
     "crossval": ("build", "config", "report", "rules", "training"),
     "science": ("training",),
+    "run_folder": ("science",),
     "experiment": (
-        *("build", "config", "crossval", "pretrained", "provenance", "report", "science"),
-        "training",
+        *("build", "crossval", "overrides", "pretrained", "provenance", "report", "run_folder"),
+        *("science", "training"),
     ),
     "together": ("crossval", "experiment", "training"),
+    "evaluate_saved": ("build", "experiment", "provenance", "report", "science", "training"),
     "run": (
-        *("build", "config", "experiment", "memory", "pretrained", "provenance", "report", "rules"),
-        *("together", "training"),
+        *("build", "config", "evaluate_saved", "experiment", "memory", "overrides", "pretrained"),
+        *("report", "rules", "together", "training"),
     ),
 }
 EVERYWHERE = ("errors", "files")
@@ -111,8 +115,8 @@ def test_only_the_top_knows_hydra() -> None:
     for path in SOURCES:
         for package in {name.split(".")[0] for name in imported(path)} & HYDRA:
             users[package].add(own_part(path))
-    assert users["hydra"] == {"config", "command_line", "run"}
-    above = {"build", "crossval", "experiment", "together"}
+    assert users["hydra"] == {"config", "command_line", "overrides", "run"}
+    above = {"build", "crossval", "experiment", "explain", "run_folder", "together"}
     assert users["omegaconf"] == {*users["hydra"], *above}
 
 

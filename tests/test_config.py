@@ -12,14 +12,10 @@ from smoke_runs import ROOT, complaint, config
 
 from setexp.build import build, check
 from setexp.command_line import _parsed, quote_paths, with_table_experiment
-from setexp.config import (
-    arguments,
-    axes,
-    compose_run,
-    plain,
-)
+from setexp.config import compose_run, plain
 from setexp.errors import ConfigError
 from setexp.ops.costs import Cost
+from setexp.overrides import arguments, axes
 from setexp.report.part import part
 from setexp.report.tables import load_table, load_tables
 from setexp.rules import broken_rules
@@ -133,9 +129,18 @@ def test_what_does_not_compose_is_refused_in_one_line(override: str, expected: s
 
 
 def test_parts_that_lack_a_key_of_each_other_are_named() -> None:
-    with pytest.raises(ConfigError, match=r"^encoder\.image_size: .*dataset\.image_size") as caught:
+    with pytest.raises(ConfigError) as caught:
         plain(compose_run([POLYGONS, "encoder=resnet34"]))
-    assert "\n" not in str(caught.value)
+    said = str(caught.value)
+    assert said.startswith(
+        "encoder.image_size: the encoder, ImageEncoder, reads dataset.image_size, which the "
+        "dataset, Polygons, does not have; dataset="
+    )
+    assert "clevr_state" in said and "\n" not in said
+    with pytest.raises(ConfigError) as caught:
+        plain(compose_run(["experiment=dspn_clevr_state", "decoder=slot_attention"]))
+    assert "SlotAttention, reads encoder.width" in str(caught.value)
+    assert "encoder=attend, gin, position_cnn have it" in str(caught.value)
 
 
 def test_scales_change_what_they_say() -> None:
@@ -185,11 +190,51 @@ def test_mistakes_are_found_below_lists_and_nodes() -> None:
         ("os.system", "only classes of setexp may be named here"),
         ("setexp.losses.nowhere.Loss", "No module named"),
         ("setexp.losses.chamfer.Champagne", "has no attribute 'Champagne'"),
+        ("setexp.losses.base.comparable", "only classes of setexp may be named here"),
+        ("setexp.losses.base.Tensor", "only classes of setexp may be named here"),
     ],
 )
 def test_targets_are_classes_of_this_project(target: str, expected: str) -> None:
     (mistake,) = check({"_target_": target}, "loss")
     assert mistake.startswith(f"loss._target_={target}: ") and expected in mistake
+
+
+def test_a_named_tuple_takes_its_fields() -> None:
+    mistakes = check({"_target_": "setexp.sets.SetBatch", "cost": "l2"}, "loss")
+    assert mistakes[0] == "loss.cost: unknown key; SetBatch takes x, mask"
+
+
+def test_an_unknown_key_that_the_experiment_sets_is_said_to_be_left_out() -> None:
+    pool = {"_target_": "setexp.encoders.pooling.MaxPool", "masked": True, "relaxed": True}
+    unknown = "encoder.pooling.relaxed: unknown key; MaxPool takes masked"
+    assert check(pool, "encoder.pooling", ["encoder.pooling.relaxed"]) == [unknown]
+    (mistake,) = check(pool, "encoder.pooling", [])
+    assert mistake == (
+        f"{unknown}; the experiment sets it, leave it out with '~encoder.pooling.relaxed'"
+    )
+    others = ("experiment=polygons_mlp_chamfer", "pooling@encoder.pooling=max")
+    left = config(*others, "~encoder.pooling.relaxed")
+    assert "relaxed" not in left["encoder"]["pooling"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "place"),
+    [
+        (["experiment=dspn_clevr_state", "encoder.head=null"], "encoder.head=null"),
+        (["experiment=ban", "encoder.count=null"], "encoder.count=null"),
+        (["experiment=ban", "encoder.order=3"], "encoder.order=3"),
+    ],
+)
+def test_a_part_that_is_none(overrides: list[str], place: str) -> None:
+    (mistake,) = check(config(*overrides)["task"], "task")
+    assert mistake == f"{place}: a part is wanted here, a mapping with _target_"
+    assert check(config("experiment=ban", "encoder.order=null")["task"], "task") == []
+
+
+def test_a_constructors_refusal_names_the_key_of_the_command() -> None:
+    nodes = config("experiment=dspn_clevr_state", "decoder.descent.momentum=2")
+    with pytest.raises(ConfigError, match=r"^decoder\.descent\.step_size=800\.0, momentum=2"):
+        build(nodes["task"], "task")
 
 
 def test_build_gives_constructors_their_types() -> None:
@@ -272,6 +317,10 @@ RULES = [
         ["experiment=clevr_questions_fspool", "pooling@encoder.pooling=max"],
         "figures=pool_weights: encoder.pooling is no FSPool; use none",
     ),
+    (
+        ["experiment=polygons_mlp_chamfer", "dataset=multisets"],
+        "figures=polygons: only dataset=polygons has them; use none",
+    ),
     (["experiment=graphs_bio", "trainer.slice=4"], "trainer.slice=4: graphs are one list; set it"),
     (
         [POLYGONS, "trainer.select=best", "trainer.evaluate_every=1", "evaluation.during=test"],
@@ -279,7 +328,7 @@ RULES = [
     ),
     (
         [POLYGONS, "trainer.select=best", "trainer.select_metric=direct"],
-        "trainer.select=best: needs evaluations to choose from",
+        "trainer.select=best: there are no evaluations to choose from",
     ),
     ([POLYGONS, "mode=test"], "mode=test: use train or eval"),
     ([POLYGONS, "mode=eval"], "mode=eval: name the weights with checkpoint="),

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from smoke_runs import command, complaint, entry, only, read, refusal, train
+from smoke_runs import command, complaint, entry, only, perform, read, refusal, train
 
 from setexp.command_line import refuse_bad_overrides
+from setexp.errors import NonFiniteError
 from setexp.training.loop import Fit
 
 POLYGONS = "experiment=polygons_fspool"
@@ -61,7 +62,10 @@ def test_a_diverged_run_exits_with_code_1_and_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     how = ["scale=smoke", "trainer.lr=1e30", "figures=none", f"paths.outputs={tmp_path}"]
-    code, lines = entry(capsys, POLYGONS, *how)
+    with pytest.raises(NonFiniteError, match=r"^loss of seed 0 \(data seed "):
+        perform(POLYGONS, *how)
+    assert "/result.json (diverged)\n" in capsys.readouterr().out
+    code, lines = entry(capsys, POLYGONS, *how, "restart=true")
     assert code == 1
     (line,) = lines
     assert line.startswith("error: loss of seed 0 (data seed ")
@@ -107,6 +111,31 @@ def test_a_diverged_run_exits_with_code_1_and_one_line(
         ),
         (["--experiment", "polygons_fspool"], "error: --experiment: unknown option; --help lists"),
         ([POLYGONS, "--lr=1"], "error: --lr=1: unknown option; "),
+        (["-m", "table=thesis_6_4", "--cfg", "job"], "error: -m, --cfg: --cfg shows the config of"),
+        (
+            ["-m", "experiment=polygons_fspool,polygons_mlp_chamfer", "dataset.set_size=4"],
+            "error: dataset.set_size: cannot be set for several experiments at once",
+        ),
+        (
+            ["-m", "table=perm_optim_2"],
+            "error: table=perm_optim_2: printed again as table=thesis_4_3; fill that",
+        ),
+        ([POLYGONS, "seeds=2"], "error: seeds=2: a list; write seeds=[2]"),
+        (
+            ["-m", POLYGONS, "seeds=0,1"],
+            "error: seeds=0,1: a list; write seeds=[0,1], or seeds=[0],[1] for a job each",
+        ),
+        ([POLYGONS, "seed=1"], "error: seed: unknown key; perhaps seeds; the config has name, "),
+        (
+            [POLYGONS, "evaluation.final={val:_val}"],
+            "error: evaluation.final={val:_val}: unknown key; evaluation.final has test; "
+            "+evaluation.final={val:_val} adds it",
+        ),
+        (
+            [POLYGONS, "evaluation.final.train=_train"],
+            "error: evaluation.final.train: unknown key; evaluation.final has test; "
+            "+evaluation.final.train=_train adds it",
+        ),
         (["-m", POLYGONS, "scale=huge,small"], "error: scale=huge: unknown; choose one of paper"),
     ],
 )
@@ -187,7 +216,10 @@ def test_an_evaluation_that_does_not_fit_is_refused_before_training(
         (["~decoder.hidden"], ["decoder.hidden: missing; FSUnpoolDecoder needs it"]),
         (["decoder.hidden=[]"], ["decoder.hidden=[]: its last width must be"]),
         (["hidden=0"], ["hidden=0: at least 1"]),
-        (["+trainer.epoch=3"], ["trainer.epoch: unknown key; trainer has epochs, "]),
+        (
+            ["+trainer.epoch=3"],
+            ["trainer.epoch: unknown key; perhaps epochs, or lr_epochs; trainer has epochs, "],
+        ),
         (["+evaluation.foo=3"], ["evaluation.foo: unknown key; evaluation has losses, "]),
         (["+foo=3"], ["foo: unknown key; the config has name, dataset, "]),
         (["decoder=idspn"], ["decoder.set_encoder: missing; DSPN needs it"]),
@@ -197,7 +229,7 @@ def test_an_evaluation_that_does_not_fit_is_refused_before_training(
         (["trainer.report_at=[0]"], ["trainer.report_at=[0]: at least 1 each"]),
         (["trainer.report_at=[9]"], ["trainer.report_at=[9]: there are only trainer.epochs=2"]),
         (["trainer.lr=inf"], ["trainer.lr=inf: a finite number"]),
-        (["encoder.pooling.n_pieces=0"], ["encoder.pooling: n_pieces=0: at least 1"]),
+        (["encoder.pooling.n_pieces=0"], ["encoder.pooling.n_pieces=0: at least 1"]),
         (["decoder=mlp", "decoder.hidden=[-3]"], ["decoder: ", "negative dimension -3"]),
     ],
     ids=lambda value: value[0],
@@ -210,8 +242,11 @@ def test_parts_that_do_not_fit(overrides: list[str], expected: list[str], tmp_pa
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        (["dspn_clevr_state", "decoder.steps=-1"], ["decoder: steps=-1", "at least 0"]),
-        (["dspn_clevr_state", "decoder.descent.momentum=2"], ["decoder.descent: ", "momentum=2.0"]),
+        (["dspn_clevr_state", "decoder.steps=-1"], ["decoder.steps=-1", "at least 0"]),
+        (
+            ["dspn_clevr_state", "decoder.descent.momentum=2"],
+            ["decoder.descent.step_size=800.0, momentum=2.0"],
+        ),
         (["dspn_clevr_state", "trainer.slice=1"], ["trainer.slice=1: DSPN's inner steps depend"]),
         (["dspn_mnist", "evaluation.drop_last=false"], ["evaluation.drop_last=False: DSPN's"]),
         (
@@ -347,7 +382,7 @@ def test_a_table_with_a_failing_cell_fills_the_others_and_skips_them_later(tmp_p
 def test_a_sweep_over_a_glob_is_no_mistake(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    rest = ("dataset.set_size=4", f"paths.outputs={tmp_path}")
+    rest = ("trainer.lr=0.1", f"paths.outputs={tmp_path}")
     refuse_bad_overrides(["-m", "experiment=glob(polygons_r*)", *rest])
     (line,) = refusal(capsys, "-m", "experiment=glob(nope*)", *rest)
     assert line == "error: experiment=glob(nope*): matches nothing"
@@ -359,6 +394,12 @@ def test_what_a_table_sets_cannot_be_set(capsys: pytest.CaptureFixture[str]) -> 
     code, (line,) = entry(capsys, *job, "dataset.side=0.3", "scale=smoke")
     assert code == 2
     one_line(line, "error: dataset.side: table thesis/3.6 sets it; leave it out, choose a part")
+
+
+def test_what_several_experiments_share_may_be_set(tmp_path: Path) -> None:
+    both = "experiment=polygons_fspool,polygons_mlp_chamfer"
+    for swept in ("trainer.lr=0.1,0.2", "dataset.set_size=4,5", "trainer.lr=0.1"):
+        refuse_bad_overrides(["-m", both, swept, f"paths.outputs={tmp_path}"])
 
 
 def test_a_sweep_with_an_unknown_choice(capsys: pytest.CaptureFixture[str]) -> None:
@@ -380,9 +421,11 @@ def test_a_table_without_a_run_lists_its_runs(capsys: pytest.CaptureFixture[str]
     code, (line,) = entry(capsys, "table=thesis_6_1", "scale=smoke")
     assert code == 2
     assert line == (
-        "error: run=None: add -m to fill the whole table, or name one of mlp_baseline, "
-        "rnn_baseline, ours"
+        "error: table=thesis_6_1: add -m to fill it, or choose a run with run=NAME; there are "
+        "mlp_baseline, rnn_baseline, ours"
     )
+    code, (line,) = entry(capsys, "table=thesis_6_1", "run=theirs", "scale=smoke")
+    assert line.startswith("error: run=theirs: table=thesis_6_1 has no such run; choose another; ")
 
 
 def test_one_run_of_a_table_is_the_experiment(

@@ -10,9 +10,10 @@ import torch
 from smoke_runs import assert_same_run, complaint, config, entry, only, perform, read, train
 
 from setexp import pretrained, run
-from setexp.config import compose_run, places
+from setexp.config import compose_run
 from setexp.errors import ConfigError
 from setexp.files import write_text
+from setexp.overrides import places
 from setexp.report.records import run_folder
 from setexp.training import checkpoint
 from setexp.training.loop import Fit

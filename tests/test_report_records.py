@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_runs import write_run
 
-from setexp.config import axes
 from setexp.errors import ConfigError
 from setexp.files import read_json, write_json
+from setexp.overrides import axes
 from setexp.report.blocks import Measured, blocks
 from setexp.report.papers import load_printed
 from setexp.report.progress import progress

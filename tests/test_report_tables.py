@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from setexp.config import axes as axes_of_overrides
 from setexp.errors import ConfigError
+from setexp.overrides import axes as axes_of_overrides
 from setexp.report.papers import PAPERS, Number, load_printed
 from setexp.report.tables import TABLES, Run, load_table, load_tables, parse_table
 

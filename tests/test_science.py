@@ -8,7 +8,7 @@ from typing import Any
 
 from smoke_runs import config
 
-from setexp.config import axes
+from setexp.overrides import axes
 from setexp.science import differences, science_of
 from setexp.training.settings import Precision, Trainer
 

@@ -204,6 +204,13 @@ def test_clipping_rounds_alike_in_a_stack_and_alone_with_several_threads() -> No
     assert torch.equal(parameter.grad, torch.stack([one.grad for one in alone]))
 
 
+def test_without_gradients_nothing_is_clipped() -> None:
+    """As of a model whose only trained part takes no part in this step."""
+    parameter = nn.Parameter(torch.ones(2))
+    clip_gradients([parameter], 1.0, seeds=1)
+    assert parameter.grad is None
+
+
 def test_parameters_without_axes_are_clipped() -> None:
     a, b = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(1))
     a.grad, b.grad = torch.tensor(3.0), torch.tensor([4.0])

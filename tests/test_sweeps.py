@@ -17,8 +17,9 @@ from smoke_runs import assert_same_run, complaint, entry, load_script, read, ref
 from smoke_runs import config as composed
 
 from setexp.build import build
-from setexp.config import axes, compose_run
+from setexp.config import compose_run
 from setexp.errors import ConfigError
+from setexp.overrides import axes
 from setexp.report import curve_picture
 from setexp.report.blocks import Block, blocks
 from setexp.report.curves import fullest, learned_by, learned_curves, metric_curve
@@ -105,7 +106,7 @@ def test_what_a_command_may_ask_for(capsys: pytest.CaptureFixture[str]) -> None:
     assert line == "error: table thesis/3.6: points=1; columns with a sweep need at least 2"
     code, (line,) = entry(capsys, "table=thesis_3_6", "run=nope", "experiment=counting_toy")
     assert code == 2
-    assert "add -m to fill the whole table, or name one of l_q_0, q_l_0" in line
+    assert "choose another; there are l_q_0, q_l_0" in line
 
 
 # Training

@@ -61,11 +61,12 @@ class Descent:
         projection: Projection,
         project_initial: bool,
     ) -> None:
-        if step_size < 0 or not 0 <= momentum < 1 or (clip is not None and clip <= 0):
-            raise ValueError(
-                f"step_size={step_size}, momentum={momentum}, clip={clip}: at least 0, in [0, 1), "
-                "and above 0 or null"
-            )
+        if step_size < 0:
+            raise ValueError(f"step_size={step_size}: at least 0")
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum={momentum}: at least 0, below 1")
+        if clip is not None and clip <= 0:
+            raise ValueError(f"clip={clip}: above 0, or null for none")
         if nesterov and not momentum:
             raise ValueError("nesterov=true needs momentum above 0")
         self.step_size, self.reduction = step_size, Reduction(reduction)

@@ -61,8 +61,10 @@ def _matching(said: str, patterns: str | None, labels: Iterable[str], table: str
     for pattern in patterns.split("|"):
         matched = {label for label in known if label == pattern or fnmatchcase(label, pattern)}
         if not matched:
+            divided = "divide labels by |; " if "," in pattern else ""
             raise ConfigError(
-                f"{said}: {pattern!r} matches no label of {table}; there are {listed(known)}"
+                f"{said}: {pattern!r} matches no label of {table}; {divided}there are "
+                f"{listed(known)}"
             )
         found |= matched
     return found

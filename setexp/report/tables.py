@@ -25,6 +25,7 @@ from typing import Any
 import yaml
 
 from setexp.errors import ConfigError
+from setexp.report.papers import PAPERS, read_paper
 from setexp.report.records import axis_text, shell_words
 from setexp.report.sweeps import Sweep, unroll
 
@@ -132,12 +133,27 @@ def load_table(table_id: str, folder: Path = TABLES, points: int | None = None) 
     """
     path = folder / f"{config_name(table_id)}.yaml"
     if not path.is_file() or path.stem == "none":
+        if same := printed_again(table_id):
+            raise ConfigError(f"table {table_id}: printed again as {same}; ask for that")
         known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml") if p.stem != "none"))
         raise ConfigError(f"table {table_id}: no config {path.name}; there are {known}")
     spec = yaml.safe_load(path.read_text())
     if points is None:
         return parse_table(spec)
     return replace(parse_table(spec | {"points": points}), chosen=(f"table.points={points}",))
+
+
+def printed_again(table_id: str) -> str | None:
+    """The table that holds the numbers of one of another document, "thesis/4.3" of "perm_optim/2".
+
+    Args:
+        table_id: or its config's name.
+    """
+    for path in sorted(PAPERS.glob("*.yaml")):
+        for name, entry in read_paper(path)["tables"].items():
+            if config_name(name) == config_name(table_id) and "same_as" in entry:
+                return str(entry["same_as"])
+    return None
 
 
 def load_tables(folder: Path = TABLES) -> list[Table]:

@@ -120,6 +120,8 @@ def inner_steps(trainer: Trainer, epoch: int) -> int | None:
 def clip_gradients(parameters: Iterable[nn.Parameter], largest: float, seeds: int) -> None:
     """Scale gradients to a norm of at most `largest`, separately for each of `seeds` seeds."""
     gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return
     # parameters are added one by one: a reduction over them would round by the number of seeds
     squares: Tensor = sum(_squares(g.reshape(seeds, -1)) for g in gradients)  # type: ignore[assignment]
     scale = (largest / (squares.sqrt() + 1e-6)).clamp(max=1)
