@@ -162,7 +162,7 @@ def test_word_vectors_are_first_rows(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"missing or no array .* --vectors"):
         QuestionStates(words=9, **how)
     message = complaint("experiment=ban", "scale=smoke", f"encoder.question.vectors={path}.none")
-    assert message.startswith("task.encoder.question: vectors=") and "--vectors" in message
+    assert message.startswith("encoder.question.vectors=") and "--vectors" in message
 
 
 # Models
@@ -250,15 +250,15 @@ def test_the_learning_rate_is_bans() -> None:
 def test_an_order_of_padding_is_refused() -> None:
     message = complaint("experiment=ban_po_u", "scale=smoke", "encoder.order.permute.masked=false")
     assert message == (
-        "task.encoder.order: permute.masked=false: sets of proposals are padded; set it to true"
+        "encoder.order: permute.masked=false: sets of proposals are padded; set it to true"
     )
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["encoder.glimpses=0"], "task.encoder: glimpses=0: at least 1"),
-        (["encoder.rank=0"], "task.encoder: rank=0: at least 1"),
+        (["encoder.glimpses=0"], "encoder.glimpses=0: at least 1"),
+        (["encoder.rank=0"], "encoder.rank=0: at least 1"),
         (
             ["decoder=people_answers"],
             "decoder.counts=0: give the numbers of what encoder.count yields",

@@ -133,7 +133,7 @@ def test_what_is_refused_on_a_command_line(capsys) -> None:
     assert line.startswith("error: rows=*it=11: '*it=11' matches no label of idspn/5; there are")
     assert len(line) < 500
     code, (line,) = entry(capsys, "table=idspn_5", "experiment=multisets_idspn")
-    assert code == 2 and "add -m to fill the whole table" in line and "213 more" in line
+    assert code == 2 and "table=idspn_5: add -m to fill it" in line and "213 more" in line
     with pytest.raises(ConfigError, match=r"columns=d=2: chooses a part of a table; add -m table="):
         perform("experiment=multisets_idspn", "columns=d=2")
     assert config("rows=null")["rows"] is None

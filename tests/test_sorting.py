@@ -60,7 +60,7 @@ def test_numbers(split: str, low: float, high: float, dtype: torch.dtype, count:
         ("dataset.element_dim=2", "dataset.element_dim=2: a number has 1"),
         ("dataset.intervals.i0_1=[2,1]", r"dataset.intervals.i0_1=\[2, 1\]: give \[low, high\]"),
         ("trainer.slice=0", "trainer.slice=0: at least 1"),
-        ("encoder.steps=-1", "encoder: steps=-1"),
+        ("encoder.steps=-1", "encoder.steps=-1: at least 0"),
     ],
 )
 def test_what_is_refused(override: str, message: str, tmp_path: Path) -> None:
