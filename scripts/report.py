@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from setexp.errors import ConfigError  # noqa: E402
+from setexp.errors import ConfigError, listed  # noqa: E402
 from setexp.files import write_text  # noqa: E402
 from setexp.report import bar_picture, curve_picture, render, results_page, significance  # noqa: E402
 from setexp.report.bars import load_chart  # noqa: E402
@@ -218,9 +218,12 @@ def _wilcoxon(options: argparse.Namespace) -> None:
     papers = [load_printed(table.id) for table in tables]
     rows = (options.first, options.second)
     for table in tables:
+        labels = dict.fromkeys(label for label, _ in table.cells)
         for row in rows:
-            if all(row != label for label, _ in table.cells):
-                raise ConfigError(f"{row}: table {table.id} has no such row")
+            if row not in labels:
+                raise ConfigError(
+                    f"{row}: table {table.id} has no such row; it has {listed(labels)}"
+                )
     print(f"from printed numbers: {significance.printed(papers, *rows)}")
     records, known = _records(options), load_tables()
     # of each table the block that its tally in the README counts

@@ -220,11 +220,16 @@ class Repeat:
             [member.dataset for member in members],
             replace(self.evaluation, during=None, final={}),
             members[0].point.trainer,
-            [derive(self.seed, "fold", member.fold) for member in members],
+            [seed_of_fold(self.seed, member.fold) for member in members],
             [member.folder for member in members],
             self.device,
             open_tracker,
         )
+
+
+def seed_of_fold(seed: int, fold: int) -> int:
+    """The seed of a member, which its checkpoint holds, from that of the run."""
+    return derive(seed, "fold", fold)
 
 
 def choose(val: np.ndarray, test: np.ndarray) -> tuple[int, dict[str, float]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from setexp.build import build
+from setexp.crossval import seed_of_fold
 from setexp.errors import ConfigError, shortened
 from setexp.experiment import Experiment
 from setexp.files import read_json, write_json
@@ -32,12 +34,13 @@ def evaluate_saved(one: Experiment) -> None:
     state = checkpoint.load(path, one.device)
     checkpoint.check_vocabulary(path, state, one.dataset)
     task = _with_weights(one, path, state)
+    whose, dataset = _run_and_data(one, path, state["seed"])
     at, steps = one.evaluation.at, one.axes.get("decoder.steps")
     if at and steps is not None and steps not in at:
         print(f"decoder.steps={steps} is not evaluated; add it to evaluation.at={at}")
-    size, seed = one.config.trainer.eval_batch_size, state["seed"]
-    how = {"batch_size": size, "seed": seed, "device": one.device}
-    measured = measure_final(task, for_run(one.dataset, seed), one.evaluation, **how)
+    size = one.config.trainer.eval_batch_size
+    how = {"batch_size": size, "seed": state["seed"], "device": one.device}
+    measured = measure_final(task, dataset, one.evaluation, **how)
     if not measured:
         raise ConfigError(
             "mode=eval: nothing is measured at the end of this experiment; name a split, "
@@ -45,7 +48,7 @@ def evaluate_saved(one: Experiment) -> None:
         )
     for name, value in measured.items():
         print(f"  {name:<24} {value:.6g}")
-    about = one.about(seed) | {"steps": state["step"], **origin(one.device)}
+    about = one.about(whose["seed"]) | whose | {"steps": state["step"], **origin(one.device)}
     kept = path.parent / _name(about, read_json(path.with_name("result.json")))
     record = kept.with_name(f"{kept.name}.json")
     try:
@@ -56,7 +59,24 @@ def evaluate_saved(one: Experiment) -> None:
             "a folder of your own"
         ) from None
     print(f"record: {record}")
-    one.pictures(task, kept, seed, "the same command")
+    one.pictures(task, kept, whose["seed"], "the same command")
+
+
+def _run_and_data(one: Experiment, path: Path, seed: int) -> tuple[dict[str, int], Any]:
+    """The run that a checkpoint's seed is of, and its data: those of a fold, if it is a member's.
+
+    Raises:
+        ConfigError: it is of no fold of this cross-validation.
+    """
+    for run, fold in product(one.config.seeds, range(getattr(one.dataset, "folds", 0))):
+        if seed == seed_of_fold(run, fold):
+            return {"seed": run, "fold": fold}, for_run(one.dataset, run).fold(fold)
+    if one.nodes["crossval"]["grid"]:
+        raise ConfigError(
+            f"seeds={list(one.config.seeds)}: checkpoint={path} is of no fold of these; give the "
+            "seed of its cross-validation, or crossval.grid=null if it is of none"
+        )
+    return {"seed": seed}, for_run(one.dataset, seed)
 
 
 def _with_weights(one: Experiment, path: Path, state: dict[str, Any]) -> nn.Module:

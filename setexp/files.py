@@ -27,6 +27,10 @@ def whole(path: Path) -> Iterator[Path]:
         with unfinished.open("rb") as file:
             os.fsync(file.fileno())  # or a crash may leave the name without the content
         os.replace(unfinished, path)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)  # which a full disk does not say
+        raise
     finally:
         unfinished.unlink(missing_ok=True)  # half of it may be what fills the disk
 

@@ -342,7 +342,8 @@ def _splits_without_batch(nodes: dict[str, Any], dataset: Any, evaluation: Evalu
     if evaluation.drop_last:
         needed += [(split, "eval_batch_size") for split in sorted(final)]
     return [
-        f"trainer.{key}={trainer[key]}: only {dataset.sizes(split)} sets in {split}, no full batch"
+        f"trainer.{key}={trainer[key]}: no full batch of {split}, whose size is "
+        f"{dataset.sizes(split)}; give at most that"
         for split, key in needed
         if dataset.sizes(split) < trainer[key]
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 import time
 import traceback
@@ -49,9 +50,9 @@ Command = tuple[DictConfig, list[str]]  # a composed config and the overrides th
 def run(config: DictConfig) -> None:
     """Run a command's config: a table's run, a training or an evaluation.
 
-    A user's mistake is printed as one line, exit code 2; a diverged run likewise, exit code 1.
-    HYDRA_FULL_ERROR=1 shows the traceback instead. In a multirun the error is raised as well, so
-    that the launcher knows, and the other jobs go on.
+    A user's mistake is printed as one line, exit code 2; a diverged run likewise, exit code 1, and
+    Ctrl-C, exit code 130. HYDRA_FULL_ERROR=1 shows the traceback instead. In a multirun the error
+    is raised as well, so that the launcher knows, and the other jobs go on.
     """
     overrides = list(HydraConfig.get().overrides.task)
     try:
@@ -67,6 +68,11 @@ def run(config: DictConfig) -> None:
         if HydraConfig.get().mode is RunMode.MULTIRUN:
             raise FailedRun(f"a run failed: {error}") from None
         raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None
+    except KeyboardInterrupt:  # in an evaluation, or while data are drawn
+        if os.environ.get("HYDRA_FULL_ERROR"):
+            raise
+        print("interrupted; the same command goes on", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None
     except Exception:
         if HydraConfig.get().mode is RunMode.MULTIRUN:
             traceback.print_exc()  # launchers keep it to themselves, or may be gone by now

@@ -358,10 +358,13 @@ def test_the_best_needs_the_enum_not_its_name() -> None:
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        (["dataset.train_size=3"], "trainer.batch_size=4: only 3 sets in train, no full batch"),
+        (
+            ["dataset.train_size=3"],
+            "trainer.batch_size=4: no full batch of train, whose size is 3; give at most that",
+        ),
         (
             ["dataset.test_size=3", "evaluation.drop_last=true"],
-            "trainer.eval_batch_size=4: only 3 sets in test, no full batch",
+            "trainer.eval_batch_size=4: no full batch of test, whose size is 3; give at most that",
         ),
     ],
 )

@@ -342,6 +342,18 @@ def test_an_unexpected_error_of_a_sweeps_run_is_shown_at_once(
         assert capsys.readouterr().err.count("RuntimeError: out of memory") == shown
 
 
+@pytest.mark.parametrize("mode", ["MULTIRUN", "RUN"])
+def test_ctrl_c_outside_of_training_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("setexp.run.execute", interrupted)
+    code, lines = entry(capsys, POLYGONS, f"hydra.mode={mode}")
+    assert (code, lines) == (130, ["interrupted; the same command goes on"])
+
+
 def test_a_sweep_fills_every_cell(tmp_path: Path) -> None:
     arguments = ["-m", "experiment=polygons_random", "dataset.set_size=2,4", "scale=smoke"]
     result = command(*arguments, "seeds=[0]", "figures=none", cwd=tmp_path)

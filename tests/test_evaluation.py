@@ -9,6 +9,7 @@ import torch
 from smoke_runs import (
     complaint,
     config,
+    curve,
     perform,
     read,
     train,
@@ -211,6 +212,27 @@ def test_weights_of_a_member_name_its_point(tmp_path: Path, data_root: Path) -> 
     text = complaint(*graphs, *how, "hidden=5")
     assert f"see {run}/config.yaml, and those of its point, {member.parent.name}" in text
     assert " ...; give" in text and "\n" not in text
+
+
+def test_weights_of_a_member_are_measured_on_its_fold(tmp_path: Path, data_root: Path) -> None:
+    """Other folds' test graphs are among those that it learned from."""
+    graphs = ("experiment=graphs_bio", "dataset.name=MUTAG", f"paths.data={data_root}")
+    run = train(tmp_path, *graphs, "seeds=[1]") / "seed-1"
+    point = min(run.glob("members/*"))
+    settings = [o for o in point.name.split(",") if not o.startswith("hidden")]
+    how = ("scale=smoke", "mode=eval", "hidden=4", *settings)
+    for fold in range(3):
+        member = point / f"fold-{fold}"
+        weights = f"checkpoint={member}/checkpoint.pt"
+        split = '+evaluation.final={val: "", test: _test}'
+        perform(*graphs, *how, weights, split, "seeds=[0,1]")
+        (found,) = (read(path) for path in member.glob("evaluation*.json"))
+        assert (found["seed"], found["fold"]) == (1, fold)
+        last = curve(member)[-1]
+        assert found["metrics"]["accuracy"] == last["val/accuracy"]
+        assert found["metrics"]["accuracy_test"] == last["test/accuracy"]
+    text = complaint(*graphs, *how, weights, split)
+    assert "\n" not in text and text.startswith("seeds=[0]: checkpoint=")
 
 
 # One pass

@@ -25,7 +25,7 @@ def test_what_does_not_fit_on_the_disk_leaves_nothing_behind(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left on device"):
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"):
         write_bytes(path, b"new")
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == (
         {} if before is None else {path.name: before}

@@ -76,8 +76,11 @@ def test_stores_that_do_not_belong_together_are_refused(release: Path) -> None:
     ("changes", "message"),
     [
         ({"words": 14}, "dataset.words=14: the questions have 14 words; give at least 15"),
-        ({"features": 9}, "dataset.features=9: those of .* have 3"),
-        ({"set_size": 12}, "dataset.set_size=12: .* has images of 13 proposals"),
+        ({"features": 9}, "dataset.features=9: those of .* have 3; set it to that"),
+        (
+            {"set_size": 12},
+            "dataset.set_size=12: .* has images of 13 proposals; give at least that",
+        ),
         ({"source": "fake"}, "dataset.source=fake: choose one of auto, real, procedural"),
         ({"learned": "val"}, "dataset.learned=val: choose one of train, trainval"),
     ],

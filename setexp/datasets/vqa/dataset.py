@@ -258,11 +258,13 @@ class VQA:
         shape, most = store.mapped("features").shape, int(store.array("count").max())
         if shape[1] != self._features:
             raise ConfigError(
-                f"dataset.features={self._features}: those of {store.path} have {shape[1]}"
+                f"dataset.features={self._features}: those of {store.path} have {shape[1]}; "
+                "set it to that"
             )
         if most > self.set_size:
             raise ConfigError(
-                f"dataset.set_size={self.set_size}: {store.path} has images of {most} proposals"
+                f"dataset.set_size={self.set_size}: {store.path} has images of {most} proposals; "
+                "give at least that"
             )
         resident = fits(4 * shape[0] * (shape[1] + 4), self.device)
         return Proposals(
