@@ -157,6 +157,29 @@ def test_a_failing_board_costs_nothing_but_itself(
     assert len(warnings) == 1 and "\n" not in warnings[0]
 
 
+def test_a_board_that_cannot_be_reached_works_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tried: dict[str, str] = {}
+    board = Board("nowhere", tmp_path)
+
+    def init(mode: str, id: str, **_: Any) -> Board:
+        tried[mode] = id
+        if mode == "online":
+            raise OSError("no network\nsecond line")
+        return board
+
+    monkeypatch.setattr(board, "init", init)
+    monkeypatch.setitem(sys.modules, "wandb", board)
+    train(tmp_path, *POLYGONS, "tracking.mode=online")
+    assert [*tried] == ["online", "offline"] and board.calls > 0
+    assert len({*tried.values()}) == 2  # W&B keeps the first
+    assert (
+        f"W&B is offline (no network); wandb sync {tmp_path.parent} uploads later"
+        in caplog.messages
+    )
+
+
 def test_a_board_is_told_how_a_run_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Any] = []
 

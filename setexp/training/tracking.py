@@ -7,6 +7,7 @@ import logging
 import os
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ log = logging.getLogger(__name__)
 class Tracker:
     """One seed's curves.
 
-    Whatever W&B does (absent, unreachable, full disk), the run goes on and `metrics.jsonl` is kept.
+    Whatever W&B does (absent, full disk), the run goes on and `metrics.jsonl` is kept. Where it
+    cannot be reached, it works offline.
 
     Args:
         folder: the run's folder.
@@ -38,7 +40,7 @@ class Tracker:
         identity: str | None,
         step: int,
     ) -> None:
-        self.identity = identity or uuid.uuid4().hex[:8]
+        self.identity = identity or _new_identity()
         self.path = folder / "metrics.jsonl"
         write_text(self.path, "".join(_lines_up_to(self.path, step)))
         self._wandb: Any = None
@@ -75,8 +77,8 @@ class Tracker:
         os.environ.setdefault("WANDB_SILENT", "true")
         import wandb
 
-        self._wandb = wandb.init(
-            mode=tracking.mode.value,
+        init = partial(
+            wandb.init,
             project=tracking.project,
             entity=tracking.entity,
             id=self.identity,
@@ -86,6 +88,15 @@ class Tracker:
             settings=wandb.Settings(console="off", silent=True),
             **run,
         )
+        try:
+            self._wandb = init(mode=tracking.mode.value)
+        except Exception as error:  # no network or no account, which a later upload may have
+            if tracking.mode is not TrackingMode.online:
+                raise
+            self.identity = _new_identity()  # W&B does not let go of the one that it failed with
+            self._wandb = init(mode=TrackingMode.offline.value, id=self.identity, resume=None)
+            said, place = str(error).split("\n")[0], Path(self._wandb.dir).parent
+            log.warning("W&B is offline (%s); wandb sync %s uploads later", said, place)
         if not Path(self._wandb.dir).resolve().is_relative_to(folder.resolve()):
             log.warning("W&B could not write below %s; it uses %s", folder, self._wandb.dir)
 
@@ -100,6 +111,10 @@ class Tracker:
         except Exception as error:  # whatever W&B raises must not end a run
             log.warning("W&B is off for the rest of this run: %s", str(error).split("\n")[0])
             self._wandb = None
+
+
+def _new_identity() -> str:
+    return uuid.uuid4().hex[:8]
 
 
 def _lines_up_to(path: Path, step: int) -> list[str]:
