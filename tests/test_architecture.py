@@ -40,7 +40,9 @@ ARROW = {
         *("science", "training"),
     ),
     "together": ("crossval", "experiment", "training"),
-    "evaluate_saved": ("build", "experiment", "provenance", "report", "science", "training"),
+    "evaluate_saved": (
+        *("build", "crossval", "experiment", "provenance", "report", "science", "training"),
+    ),
     "run": (
         *("build", "config", "evaluate_saved", "experiment", "memory", "overrides", "pretrained"),
         *("report", "rules", "together", "training"),
