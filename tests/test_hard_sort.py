@@ -108,6 +108,9 @@ def test_derivatives_with_respect_to_the_weights() -> None:
 def test_the_operator_keeps_the_contract_of_operators() -> None:
     for x in (torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5).mT, torch.randn(9, 8, 300)):
         torch.library.opcheck(torch.ops.setexp.sort_order.default, (x, True))
+    x = torch.randn(3, 4, 5, requires_grad=True)
+    order = sort_order(x.detach(), True)
+    torch.library.opcheck(torch.ops.setexp.position_sums.default, (x, order))
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -134,3 +137,23 @@ def test_what_uses_the_order_under_vmap_is_a_loop(axes: tuple[int | None, int | 
         one = x if axes[0] is None else x.select(axes[0], i)
         own = weights if axes[1] is None else weights.select(axes[1], i)
         assert torch.equal(found, value(one, own))
+
+
+@pytest.mark.parametrize("axes", [(0, 0), (1, 1), (None, 0)])
+def test_the_gradient_of_weights_under_vmap_is_a_loop(axes: tuple[int | None, int]) -> None:
+    x = torch.randn(3, 3, 4, 5) if axes[0] is not None else torch.randn(3, 4, 5)
+    weights = torch.randn((3, 5, 4) if axes[1] == 0 else (5, 3, 4))
+
+    @torch.func.grad
+    def slope(weights: Tensor, x: Tensor) -> Tensor:
+        return (to_elements(x, weights, descending=True) * x).sum()
+
+    @torch.func.grad
+    def sum_of_weights(weights: Tensor, x: Tensor) -> Tensor:
+        return to_elements(x, weights, descending=True).sum()
+
+    for gradient in (slope, sum_of_weights):
+        mapped = torch.func.vmap(gradient, in_dims=axes[::-1])(weights, x)
+        for i, found in enumerate(mapped):
+            one = x if axes[0] is None else x.select(axes[0], i)
+            assert torch.equal(found, gradient(weights.select(axes[1], i), one))

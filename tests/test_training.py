@@ -157,6 +157,18 @@ def test_code_without_its_history_says_which_commit_it_was_of(
     assert provenance.code.__wrapped__()["commit"] == "abc"
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiles for a CPU by a C++ compiler")
+def test_a_compiled_step_draws_and_learns_what_it_does_otherwise(tmp_path: Path) -> None:
+    """The initial sets are noise."""
+    base = ["experiment=numbering_idspn", "decoder.steps=1"]
+    plainly, compiled = (
+        read(train(tmp_path / name, *base, f"trainer.compile={name}") / "seed-0/result.json")
+        for name in ("false", "true")
+    )
+    assert compiled["provenance"]["compiled"] and not plainly["provenance"]["compiled"]
+    assert compiled["metrics"] == pytest.approx(plainly["metrics"], rel=1e-5)
+
+
 def test_a_recorded_command_compiles_where_the_run_did() -> None:
     given = [POLYGONS, "trainer.compile=true", "trainer.log_every=3"]  # the last changes no number
     composed, data = compose_run(given), SimpleNamespace(source="synthetic")

@@ -14,7 +14,7 @@ from torch import Tensor
 # Largest set whose elements are compared pair by pair instead of sorted, where there are many sets.
 _COMPARED, _COMPARED_NUMEL = 10, 1 << 14
 # Numbers that are worked on at a time: what is made of them fits into a core's cache.
-_CACHED_NUMEL = 1 << 17
+_CACHED_NUMEL = 1 << 15
 
 
 @torch.library.custom_op("setexp::sort_order", mutates_args=())
@@ -59,19 +59,21 @@ def _by_sorting(x: Tensor, descending: bool) -> Tensor:
     """A number's bits, and its element below them, are one integer to be sorted."""
     b, n, c = x.shape
     order = np.empty((b, c, n), dtype=np.int64)
-    element = np.arange(n)
+    words = order.view(np.int32).reshape(b, c, n, 2)  # of a little-endian processor
+    low, high = words[..., 0], words[..., 1]
+    element = np.arange(n, dtype=np.int32)
     step = max(1, _CACHED_NUMEL // max(1, n * c))
     for i in range(0, b, step):
-        part, keys = x[i : i + step].numpy(), order[i : i + step]
+        some = slice(i, i + step)
+        part = x[some].numpy()
         if part.dtype == np.float64:  # no integer is wide enough
             part = -part if descending else part
-            keys[:] = part.swapaxes(1, 2).argsort(-1, kind="stable")
+            order[some] = part.swapaxes(1, 2).argsort(-1, kind="stable")
             continue
-        keys[:] = sortable_bits(part, descending).swapaxes(1, 2)
-        keys <<= 32
-        keys |= element
-        keys.sort(-1)
-        keys &= 0xFFFFFFFF
+        high[some] = sortable_bits(part, descending).swapaxes(1, 2)
+        low[some] = element
+        order[some].sort(-1)
+        high[some] = 0
     return torch.from_numpy(order)
 
 
@@ -116,6 +118,60 @@ def to_elements(x: Tensor, weights: Tensor, *, descending: bool) -> Tensor:
     Returns:
         (B, N, C): the weight of each element.
     """
-    order = sort_order(x.detach(), descending)
-    nothing = weights.new_zeros(()).expand(order.shape)
-    return nothing.scatter(-1, order, weights.expand(order.shape)).mT.contiguous()
+    return _Carry.apply(weights, sort_order(x.detach(), descending))
+
+
+class _Carry(torch.autograd.Function):
+    """Weights (C, N) to the elements of an order (B, C, N): (B, N, C).
+
+    A compiler may fuse this with what elements are multiplied by, but not its gradient: the sum
+    over sets would become the inner loop, which jumps through memory.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(weights: Tensor, order: Tensor) -> Tensor:
+        nothing = weights.new_zeros(()).expand(order.shape)
+        return nothing.scatter(-1, order, weights.expand(order.shape)).mT.contiguous()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return position_sums(grad, *ctx.saved_tensors), None
+
+
+@torch.library.custom_op("setexp::position_sums", mutates_args=())
+def position_sums(x: Tensor, order: Tensor) -> Tensor:
+    """What all sets have at each position: x (B, N, C) and order (B, C, N) to (C, N)."""
+    return x.mT.gather(-1, order).sum(0)
+
+
+@position_sums.register_fake
+def _(x: Tensor, order: Tensor) -> Tensor:
+    return x.new_empty(order.shape[1:])
+
+
+@position_sums.register_vmap
+def _(
+    info: Any, in_dims: tuple[int | None, int | None], x: Tensor, order: Tensor
+) -> tuple[Tensor, int]:
+    x, order = (
+        t.movedim(axis, 0) if axis is not None else t.expand(info.batch_size, *t.shape)
+        for t, axis in zip((x, order), in_dims, strict=True)
+    )
+    return x.mT.gather(-1, order).sum(1), 0
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[1])
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    return _Carry.apply(grad, *ctx.saved_tensors), None
+
+
+position_sums.register_autograd(_backward, setup_context=_keep)

@@ -99,7 +99,9 @@ class Fit:
         self.earlier: list[list[dict[str, Any]]] = [[] for _ in tasks]  # other origins of its steps
         identities = self._restore()
         self.trackers = [open_tracker(i, t, self.step) for i, t in enumerate(identities)]
-        self._compiled = torch.compile(self._forward) if trainer.compile else None
+        self._compiled: Callable[..., Any] | None = None
+        if trainer.compile:  # it draws what it would if it were not compiled, on CPUs much faster
+            self._compiled = torch.compile(self._forward, options={"fallback_random": True})
 
     def train(self) -> None:
         """Run all remaining steps, or those up to a pause.
