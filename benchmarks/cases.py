@@ -17,6 +17,20 @@ from setexp.config import compose_run, plain
 from setexp.datasets.mnist_images import load_mnist
 
 
+def both_ways(
+    overrides: list[str], device: torch.device, compiled: bool, counts: Sequence[int]
+) -> list[Contender]:
+    """Stacks of so many seeds and, where it is asked for, the same compiled."""
+    contenders = []
+    for how in (False, True)[: 1 + compiled]:
+        for count in counts:
+            name = "one seed" if count == 1 else f"{count} seeds stacked"
+            name += ", compiled" if how else ""
+            own = [*overrides, f"trainer.compile={how}"]
+            contenders.append(ours(name, own, device, seeds=count)[0])
+    return contenders
+
+
 def polygons(n: int, loss: str, device: torch.device, compiled: bool) -> Case:
     """Rotating polygons: FSPool's auto-encoder, or an MLP decoder with the Hungarian loss."""
     steps = 100 if n <= 16 else 40
@@ -39,15 +53,8 @@ def polygons(n: int, loss: str, device: torch.device, compiled: bool) -> Case:
     ]
     contenders = [
         plainly(task, batches, 1e-3, device, is_set=True),
-        ours("one seed", overrides, device)[0],
-        ours("16 seeds stacked", overrides, device, seeds=16)[0],
+        *both_ways(overrides, device, compiled, (1, 16)),
     ]
-    if compiled:
-        overrides.append("trainer.compile=true")
-        contenders += [
-            ours("one seed, compiled", overrides, device)[0],
-            ours("16 seeds stacked, compiled", overrides, device, seeds=16)[0],
-        ]
     # the bar of one seed may be met by compiling; stacked seeds are exact in eager mode alone
     alone = "one seed, compiled" if compiled else "one seed"
     return Case(contenders, {alone: 3.0, "16 seeds stacked": 5.0})
@@ -72,7 +79,7 @@ def mnist_fspool(device: torch.device) -> Case:
     )
 
 
-def mnist_classify(device: torch.device) -> Case:
+def mnist_classify(device: torch.device, compiled: bool) -> Case:
     """Hard-sort classifier of MNIST's sets, batch 8, data included; digits are procedural.
 
     References pad to the batch's largest set, or to 342; the experiment to a multiple of 32.
@@ -91,6 +98,7 @@ def mnist_classify(device: torch.device) -> Case:
             given = (x[:, :n].to(device), mask[:, :n].to(device))
             sets.step(task, optimizer, given, label.to(device))
 
+    how = ", compiled" if compiled else ""
     overrides = [
         "experiment=mnist_classify_fspool",
         "dataset.source=procedural",
@@ -101,10 +109,9 @@ def mnist_classify(device: torch.device) -> Case:
         [
             Contender("reference", partial(run, False), len(batches)),
             Contender("reference, padded to 342", partial(run, True), len(batches)),
-            ours("one seed", overrides, device)[0],
-            ours("16 seeds stacked", overrides, device, seeds=16)[0],
+            *both_ways(overrides, device, compiled, (1, 16)),
         ],
-        {"one seed": 2.0, "16 seeds stacked": 4.0},
+        {f"one seed{how}": 2.0, f"16 seeds stacked{how}": 4.0},
     )
 
 
@@ -200,15 +207,8 @@ def counting_toy(device: torch.device, compiled: bool) -> Case:
     contenders = [
         Contender("reference", lambda: run(batches), steps),
         Contender("reference without its data", lambda: run(drawn), steps),
-        ours("one seed", overrides, device)[0],
-        ours("21 seeds stacked", overrides, device, seeds=21)[0],
+        *both_ways(overrides, device, compiled, (1, 21)),
     ]
-    if compiled:
-        overrides.append("trainer.compile=true")
-        contenders += [
-            ours("one seed, compiled", overrides, device)[0],
-            ours("21 seeds stacked, compiled", overrides, device, seeds=21)[0],
-        ]
     return Case(contenders, {"one seed": 5.0})
 
 
@@ -339,9 +339,9 @@ def refiner(device: torch.device) -> Case:
 def numbering(device: torch.device, compiled: bool) -> Case:
     """iDSPN numbers 64 elements within their 4 classes, on the simplex."""
     overrides = ["experiment=numbering_idspn", "dataset.train_size=512"]
-    mine, fit = ours("one seed", overrides, device)
-    batches = list(fit.datasets[0].batches("train", 512, torch.Generator(device),
-                                       shuffle=False, drop_last=False))  # fmt: skip
+    dataset = build(plain(compose_run(overrides))["dataset"], "dataset").to(device)
+    batches = list(dataset.batches("train", 512, torch.Generator(device),
+                                   shuffle=False, drop_last=False))  # fmt: skip
     data = TensorDataset(batches[0].input.x, *batches[0].target)
     decoder = descent.IDSPN(
         sets.Encoder(sets.Elements([68, 256, 256]), sets.SortPool(256, 64)),
@@ -353,10 +353,10 @@ def numbering(device: torch.device, compiled: bool) -> Case:
     encoder = sets.Encoder(sets.Elements([4, 256, 256]), sets.SortPool(256, 64))
     task = descent.Numbering(encoder, decoder)
     rows = 128 * 64
-    contenders = [plainly(task, sets.loader(data, 128), 1e-3, device, is_set=False), mine]
-    if compiled:
-        name = "one seed, compiled"
-        contenders.append(ours(name, [*overrides, "trainer.compile=true"], device)[0])
+    contenders = [
+        plainly(task, sets.loader(data, 128), 1e-3, device, is_set=False),
+        *both_ways(overrides, device, compiled, (1,)),
+    ]
     return Case(
         contenders,
         {contenders[-1].name: 3.0},
@@ -410,9 +410,10 @@ def graphs(device: torch.device, compiled: bool) -> Case:
     return Case([reference, *mine], {mine[-1].name: 2.0})
 
 
-def graph_folds(device: torch.device) -> Case:
+def graph_folds(device: torch.device, compiled: bool) -> Case:
     """Ten folds together beside one, an epoch and its curves, per fold."""
-    return Case([folds(device, 1), folds(device, 10)], {"10 folds stacked": 5.0})
+    stacked = [folds(device, 10, how) for how in (False, True)[: 1 + compiled]]
+    return Case([folds(device, 1), *stacked], {stacked[-1].name: 5.0})
 
 
 CASES: dict[str, Callable[[torch.device, bool], Case]] = {
@@ -421,7 +422,7 @@ CASES: dict[str, Callable[[torch.device, bool], Case]] = {
     "polygons_hungarian_8": lambda d, c: polygons(8, "hungarian", d, c),
     "polygons_hungarian_64": lambda d, c: polygons(64, "hungarian", d, c),
     "mnist_fspool": lambda d, c: mnist_fspool(d),
-    "mnist_classify": lambda d, c: mnist_classify(d),
+    "mnist_classify": mnist_classify,
     "sorting_80": lambda d, c: sorting(80, d),
     "sorting_1024": lambda d, c: sorting_1024(d),
     "mosaics_3x3": lambda d, c: mosaics(d),
@@ -433,5 +434,5 @@ CASES: dict[str, Callable[[torch.device, bool], Case]] = {
     "dspn_state_vector": lambda d, c: dspn_state(False, d),
     "dspn_state_image": lambda d, c: dspn_state(True, d),
     "graphs": graphs,
-    "graph_folds": lambda d, c: graph_folds(d),
+    "graph_folds": graph_folds,
 }

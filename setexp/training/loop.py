@@ -99,9 +99,8 @@ class Fit:
         self.earlier: list[list[dict[str, Any]]] = [[] for _ in tasks]  # other origins of its steps
         identities = self._restore()
         self.trackers = [open_tracker(i, t, self.step) for i, t in enumerate(identities)]
-        self._compiled: Callable[..., Any] | None = None
-        if trainer.compile:  # it draws what it would if it were not compiled, on CPUs much faster
-            self._compiled = torch.compile(self._forward, options={"fallback_random": True})
+        if trainer.compile:
+            self.learner.compile()
 
     def train(self) -> None:
         """Run all remaining steps, or those up to a pause.
@@ -216,10 +215,9 @@ class Fit:
         if self.optimizer is not None:
             self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros(self.learner.count, device=self.device)
-        forward = self._compiled or self._forward
         for part, share in _slices(batches, self.trainer):
             try:
-                losses = forward(part, inner_steps(self.trainer, epoch)) * share
+                losses = self._forward(part, inner_steps(self.trainer, epoch)) * share
             except NonFiniteError as error:
                 self._check()  # an earlier loss may be the cause
                 self.step += 1  # where this run ends

@@ -16,6 +16,9 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.utils._pytree import tree_leaves, tree_map
 
 from setexp.sets import Batch
+from setexp.training.compiling import compiled
+
+State = Mapping[str, Tensor]
 
 # Modules of PyTorch that cannot be stacked; of an `nn.Transformer`, its attention.
 _ALONE = (nn.Conv2d, nn.BatchNorm2d, nn.RNNBase, nn.MultiheadAttention, nn.Dropout)
@@ -30,6 +33,11 @@ class Alone:
     def __init__(self, task: nn.Module) -> None:
         self.task = task
         self.count = 1
+        self._loss = self._mean_loss
+
+    def compile(self) -> None:
+        """Compute losses by compiled code from now on."""
+        self._loss = compiled(self._loss)
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
         """Trainable parameters by name."""
@@ -39,7 +47,10 @@ class Alone:
         """Mean loss of the seed's batch, (1,), after so many inner steps."""
         if not self.task.training:
             self.task.train()
-        return self.task(batches[0], steps=steps).loss.mean().unsqueeze(0)
+        return self._loss(batches[0], steps).unsqueeze(0)
+
+    def _mean_loss(self, batch: Batch, steps: int | None) -> Tensor:
+        return self.task(batch, steps=steps).loss.mean()
 
     @torch.no_grad()
     def stats(self, batches: Sequence[Batch]) -> list[dict[str, Tensor]]:
@@ -75,6 +86,11 @@ class Stacked:
         self._device = next(iter(parameters.values())).device
         self._one = tasks[0]
         self._skeleton = copy.deepcopy(tasks[0]).to("meta")
+        self._losses = self._mean_losses
+
+    def compile(self) -> None:
+        """Compute losses by compiled code from now on, which is no longer exact to the last bit."""
+        self._losses = compiled(self._losses)
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
         """Trainable parameters by name, each (S, ...)."""
@@ -84,40 +100,47 @@ class Stacked:
         """Mean loss of each seed's own batch, (S,), after so many inner steps."""
         if not self._skeleton.training:
             self._skeleton.train()
-        losses = self._mapped(batches, steps, lambda outcome: outcome.loss.mean(-1))
+        losses = self._by_shape(batches, lambda p, b, x: self._losses(p, b, x, steps))
         return torch.stack(losses) if isinstance(losses, list) else losses
 
     @torch.no_grad()
     def stats(self, batches: Sequence[Batch]) -> list[dict[str, Tensor]]:
         """What each seed's task measures of each set of its own batch, by name, when evaluated."""
         self._skeleton.eval()
-        stats = self._mapped(batches, None, lambda outcome: outcome.stats)
+        stats = self._by_shape(batches, lambda p, b, x: self._mapped(_stats, p, b, x, None))
         return stats if isinstance(stats, list) else _unstacked(stats, self.count)
 
+    def _mean_losses(self, p: State, b: State, batch: Batch, steps: int | None) -> Tensor:
+        return self._mapped(_loss, p, b, batch, steps)
+
     def _mapped(
-        self, batches: Sequence[Batch], steps: int | None, read: Callable[[Any], Any]
+        self, read: Callable[[Any], Any], p: State, b: State, batch: Batch, steps: int | None
     ) -> Any:
-        """What is read of all seeds' outcomes: one stacked value, or one of each seed where the
-        shapes of batches differ; seeds whose batches have one shape are worked on together."""
-        skeleton = self._skeleton
+        """What is read of the outcomes of seeds whose parameters and batches are stacked."""
 
-        def one(p: Mapping[str, Tensor], b: Mapping[str, Tensor], batch: Batch) -> Any:
-            return read(functional_call(skeleton, (dict(p), dict(b)), (batch,), {"steps": steps}))
+        def one(p: State, b: State, batch: Batch) -> Any:
+            given = (dict(p), dict(b))
+            return read(functional_call(self._skeleton, given, (batch,), {"steps": steps}))
 
-        itself = any(getattr(m, "stacks_itself", False) for m in skeleton.modules())
-        mapped = one if itself else vmap(one)
+        itself = any(getattr(m, "stacks_itself", False) for m in self._skeleton.modules())
+        return (one if itself else vmap(one))(p, b, batch)
 
+    def _by_shape(
+        self, batches: Sequence[Batch], work: Callable[[State, State, Batch], Any]
+    ) -> Any:
+        """What comes of all seeds: one stacked value, or one of each seed where the shapes of
+        batches differ; seeds whose batches have one shape are worked on together."""
         alike: dict[tuple[torch.Size, ...], list[int]] = {}
         for index, batch in enumerate(batches):
             alike.setdefault(_shapes(batch), []).append(index)
         if len(alike) == 1:
-            return mapped(dict(self.parameters), self.buffers, stack_batches(batches))
+            return work(self.parameters, self.buffers, stack_batches(batches))
         results: list[Any] = [None] * self.count
         for seeds in alike.values():
             rows = torch.tensor(seeds).to(self._device, non_blocking=True)
             p = {k: v.index_select(0, rows) for k, v in self.parameters.items()}
             b = {k: v.index_select(0, rows) for k, v in self.buffers.items()}
-            found = mapped(p, b, stack_batches([batches[i] for i in seeds]))
+            found = work(p, b, stack_batches([batches[i] for i in seeds]))
             for k, v in b.items():  # running statistics are of copies here
                 self.buffers[k].index_copy_(0, rows, v)
             for index, result in zip(seeds, _unstacked(found, len(seeds)), strict=True):
@@ -150,6 +173,14 @@ def stackable(task: nn.Module, limit: float = math.inf) -> bool:
     """
     alone = any(isinstance(m, _ALONE) or getattr(m, "draws", False) for m in task.modules())
     return 0 < sum(p.numel() for p in task.parameters()) <= limit and not alone
+
+
+def _loss(outcome: Any) -> Any:
+    return outcome.loss.mean(-1)
+
+
+def _stats(outcome: Any) -> Any:
+    return outcome.stats
 
 
 def stack_batches(batches: Sequence[Batch]) -> Batch:
