@@ -34,6 +34,37 @@ _LEAST = {
 }
 
 
+# By a figure's class: the class of its data, what that predicts, its name on a command line.
+_DATA_OF_FIGURES = {
+    "BoxesProgression": ("ClevrSets", "boxes", "clevr_boxes"),
+    "CircleShift": ("CircleImages", None, "circles"),
+    "CountingExamples": ("VQA", None, "vqa"),
+    "LatentInterpolation": ("CircleImages", None, "circles"),
+    "LatentMap": ("CircleImages", None, "circles"),
+    "MnistProgression": ("SetMnist", None, "set_mnist"),
+    "MnistReconstructions": ("SetMnist", None, "set_mnist"),
+    "MosaicProgression": ("Mosaics", None, "mosaics_..."),
+    "MultisetExamples": ("Multisets", None, "multisets"),
+    "NumberCosts": ("Numbers", None, "numbers"),
+    "NumberingFailures": ("Numbering", None, "numbering"),
+    "RotatingPolygon": ("Polygons", None, "polygons"),
+    "StateProgression": ("ClevrSets", "state", "clevr_state"),
+    "TileCosts": ("Mosaics", None, "mosaics_..."),
+    "TileGradients": ("Mosaics", None, "mosaics_..."),
+    "TileSensitivity": ("Mosaics", None, "mosaics_..."),
+}
+# By a figure's class: a part of the task, or the figure's key that names it, and the part's class.
+_PARTS_OF_FIGURES = {
+    "CountingExamples": ("{counting}", "CountingModule"),
+    "Decomposition": ("", "Decompose"),
+    "MosaicProgression": ("encoder", "PermutationOptimisation"),
+    "PoolWeights": ("{pooling}", "FSPool"),
+    "TileCosts": ("encoder", "PermutationOptimisation"),
+    "TileGradients": ("encoder", "PermutationOptimisation"),
+    "TileSensitivity": ("encoder", "PermutationOptimisation"),
+}
+
+
 def broken_rules(nodes: dict[str, Any], *, parts: bool = True) -> list[str]:
     """One sentence for each broken rule.
 
@@ -302,14 +333,17 @@ def _said(value: Any) -> Any:
 
 
 def _figures(nodes: dict[str, Any]) -> list[str]:
-    """Polygons are turned where there are some, and pooling weights drawn of what has them."""
-    mistakes = []
+    """Pictures are of the data, and of the parts, that they are made for."""
+    mistakes, data = [], nodes["dataset"]
     for figure in nodes["figures"].values():
-        figure = figure or {}
-        if _is(figure, "PoolWeights") and not _is(_part(nodes, figure["pooling"]), "FSPool"):
-            mistakes.append(f"figures=pool_weights: {figure['pooling']} is no FSPool; use none")
-        if _is(figure, "RotatingPolygon") and not _is(nodes["dataset"], "Polygons"):
-            mistakes.append("figures=polygons: only dataset=polygons has them; use none")
+        name = (figure or {}).get("_target_", "").rpartition(".")[2]
+        kind, target, said = _DATA_OF_FIGURES.get(name, ("", None, ""))
+        path, part = _PARTS_OF_FIGURES.get(name, ("", ""))
+        path = path.format(**figure or {})
+        if kind and not (_is(data, kind) and target in (None, data.get("target"))):
+            mistakes.append(f"figures={name}: only dataset={said} has them; use none")
+        elif part and not _is(_part(nodes, path) if path else nodes["task"], part):
+            mistakes.append(f"figures={name}: {path or 'task'} is no {part}; use none")
     return mistakes
 
 

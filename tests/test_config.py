@@ -315,11 +315,33 @@ RULES = [
     ([POLYGONS, "trainer.lr_decay_steps=0"], "trainer.lr_decay_steps=0: at least 1"),
     (
         ["experiment=clevr_questions_fspool", "pooling@encoder.pooling=max"],
-        "figures=pool_weights: encoder.pooling is no FSPool; use none",
+        "figures=PoolWeights: encoder.pooling is no FSPool; use none",
     ),
     (
         ["experiment=polygons_mlp_chamfer", "dataset=multisets"],
-        "figures=polygons: only dataset=polygons has them; use none",
+        "figures=RotatingPolygon: only dataset=polygons has them; use none",
+    ),
+    (
+        ["experiment=dspn_clevr_boxes", "figures=state_progression"],
+        "figures=StateProgression: only dataset=clevr_state has them; use none",
+    ),
+    (
+        [
+            "experiment=mosaic_classifier",
+            "figures=mosaics",
+            "figures.mosaic_progression=null",
+            "figures.tile_sensitivity=null",
+            "figures.tile_gradients=null",
+        ],
+        "figures=TileCosts: encoder is no PermutationOptimisation; use none",
+    ),
+    (
+        ["experiment=vqa_baseline", "figures=counting_examples"],
+        "figures=CountingExamples: encoder.count.count is no CountingModule; use none",
+    ),
+    (
+        ["experiment=dspn_mnist", "figures=decomposition"],
+        "figures=Decomposition: task is no Decompose; use none",
     ),
     (["experiment=graphs_bio", "trainer.slice=4"], "trainer.slice=4: graphs are one list; set it"),
     (
