@@ -24,9 +24,10 @@ from clevr_checks.looks import check_ground, check_looks, check_pictures, check_
 from clevr_checks.sample import check_sample
 
 from setexp.datasets.clevr.scenes import sample_scenes
-from setexp.errors import ConfigError
+from setexp.errors import one_line
 
 
+@one_line
 def main() -> int:
     """Print the table; 0 = all checks pass, 1 = some fail, 2 = the sample is at fault."""
     parser = argparse.ArgumentParser(description="Measure procedural CLEVR against the generator.")
@@ -40,11 +41,7 @@ def main() -> int:
         parser.error("--pictures: from 50, since few show not every colour, to --scenes")
     rows = []
     if chosen.sample:  # first, since it may be refused
-        try:
-            rows = check_sample(chosen.sample.expanduser(), chosen.pictures, chosen.sheet)
-        except ConfigError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
+        rows = check_sample(chosen.sample.expanduser(), chosen.pictures, chosen.sheet)
     scenes = sample_scenes(chosen.scenes, generator=torch.Generator().manual_seed(chosen.seed))
     drawn = draw(scenes.rows(slice(0, chosen.pictures)))
     checks: list[Callable[[], list[Row]]] = [

@@ -28,10 +28,11 @@ from setexp.datasets.clevr.questions.source import (
     paths_in,
 )
 from setexp.datasets.clevr.vocabulary import MAX_OBJECTS, SPLITS
-from setexp.errors import ConfigError
+from setexp.errors import ConfigError, one_line
 from setexp.files import write_text
 
 
+@one_line
 def main(arguments: list[str] | None = None) -> int:
     """Do as the command line says; 0 = done and right, 1 = wrong answers, 2 = a mistake in it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -46,13 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.command == "write" and min(options.train, options.val) < 1:
         parser.error("--train and --val: at least 1")
-    try:
-        if options.command == "check":
-            return check_release(options.folder)
-        write_release(options.folder, {"train": options.train, "val": options.val}, options.seed)
-    except (ConfigError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if options.command == "check":
+        return check_release(options.folder)
+    write_release(options.folder, {"train": options.train, "val": options.val}, options.seed)
     return 0
 
 

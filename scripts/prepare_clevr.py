@@ -15,12 +15,14 @@ from pathlib import Path
 # The project need not be installed: this file lies one folder below it.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from setexp.errors import one_line
 
+
+@one_line
 def main() -> int:
     """Prepare the splits; 0 = done, 2 = the release or an argument is at fault."""
     from setexp.datasets.clevr.official import SPLITS, prepare_official
     from setexp.datasets.clevr.store import Store
-    from setexp.errors import ConfigError
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--source", type=Path, required=True, help="unpacked folder CLEVR_v1.0")
@@ -37,22 +39,18 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=None, help="processes (default: cores)")
     parser.add_argument("--verify", action="store_true", help="re-read stores that exist already")
     options = parser.parse_args()
-    try:
-        paths = prepare_official(
-            options.source,
-            options.root,
-            image_size=options.image_size,
-            splits=tuple(options.splits),
-            workers=options.workers,
-        )
-        for path in paths:
-            store = Store(path)
-            if options.verify:
-                store.verify()
-            print(f"{path}: {len(store)} images, content {store.digest}")
-    except (ConfigError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    paths = prepare_official(
+        options.source,
+        options.root,
+        image_size=options.image_size,
+        splits=tuple(options.splits),
+        workers=options.workers,
+    )
+    for path in paths:
+        store = Store(path)
+        if options.verify:
+            store.verify()
+        print(f"{path}: {len(store)} images, content {store.digest}")
     return 0
 
 

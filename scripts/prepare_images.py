@@ -18,11 +18,13 @@ from pathlib import Path
 # The project need not be installed: this file lies one folder below it.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from setexp.errors import one_line
 
+
+@one_line
 def main() -> int:
     """Prepare one data set; 0 = done, 2 = the files or an argument is at fault."""
     from setexp.datasets.image_files import READERS, SIDES, read_images, store_path, write_images
-    from setexp.errors import ConfigError
     from setexp.files import sole_writer
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -39,15 +41,11 @@ def main() -> int:
     options = parser.parse_args()
     side, kind = SIDES[options.name], options.format or options.name
     path = store_path(options.root, options.name)
-    try:
-        sources = READERS[kind](options.source.expanduser(), side)
-        with sole_writer(path):
-            write_images(path, options.origin or kind, sources)
-        for split, (images, _) in read_images(path).splits.items():
-            print(f"{path}: {len(images)} {split} images")
-    except (ConfigError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    sources = READERS[kind](options.source.expanduser(), side)
+    with sole_writer(path):
+        write_images(path, options.origin or kind, sources)
+    for split, (images, _) in read_images(path).splits.items():
+        print(f"{path}: {len(images)} {split} images")
     return 0
 
 

@@ -17,7 +17,10 @@ from pathlib import Path
 # The project need not be installed: this file lies one folder below it.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from setexp.errors import ConfigError, one_line
 
+
+@one_line
 def main() -> int:
     """Prepare what is there; 0 = done, 2 = the files or an argument is at fault."""
     from setexp.datasets.array_store import Store
@@ -29,7 +32,6 @@ def main() -> int:
         vocabulary_path,
     )
     from setexp.datasets.vqa.proposals import PART_IMAGES
-    from setexp.errors import ConfigError
     from setexp.files import read_json
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -50,22 +52,18 @@ def main() -> int:
     parser.add_argument("--vectors", type=Path, help="word vectors, in GloVe's text format")
     options = parser.parse_args()
     source, folder = options.source.expanduser(), real_folder(options.root.expanduser())
-    try:
-        if options.vectors is not None and not options.vectors.is_file():  # before hours of work
-            raise ConfigError(f"{options.vectors} cannot be read (no such file)")
-        paths = prepare(source, folder, dtype=options.dtype, part_images=options.part_images)
-        for path in paths:
-            store = Store(path).verify() if options.verify else Store(path)
-            print(f"{path}: content {store.digest}")
-        for learned in LEARNED:
-            path = vocabulary_path(folder, learned)
-            content = read_json(path)
-            print(f"{path}: {len(content['words'])} words, {len(content['answers'])} answers")
-        if options.vectors is not None:
-            print(f"{vectors_of(folder, 'train', options.vectors)}: word vectors")
-    except (ConfigError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if options.vectors is not None and not options.vectors.is_file():  # before hours of work
+        raise ConfigError(f"{options.vectors} cannot be read (no such file)")
+    paths = prepare(source, folder, dtype=options.dtype, part_images=options.part_images)
+    for path in paths:
+        store = Store(path).verify() if options.verify else Store(path)
+        print(f"{path}: content {store.digest}")
+    for learned in LEARNED:
+        path = vocabulary_path(folder, learned)
+        content = read_json(path)
+        print(f"{path}: {len(content['words'])} words, {len(content['answers'])} answers")
+    if options.vectors is not None:
+        print(f"{vectors_of(folder, 'train', options.vectors)}: word vectors")
     return 0
 
 

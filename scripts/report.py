@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from setexp.errors import ConfigError, listed  # noqa: E402
+from setexp.errors import ConfigError, listed, one_line  # noqa: E402
 from setexp.files import write_text  # noqa: E402
 from setexp.report import bar_picture, curve_picture, render, results_page, significance  # noqa: E402
 from setexp.report.bars import load_chart  # noqa: E402
@@ -36,14 +36,11 @@ from setexp.report.tables import config_name, load_table, load_tables  # noqa: E
 SCALES = sorted(path.stem for path in (ROOT / "configs/scale").glob("*.yaml"))
 
 
+@one_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; a user's mistake is one line and exit code 2."""
     options = _parser().parse_args(arguments)
-    try:
-        options.command(options)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    options.command(options)
     return 0
 
 

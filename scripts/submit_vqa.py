@@ -17,6 +17,8 @@ from typing import Any
 # The project need not be installed: this file lies one folder below it.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from setexp.errors import ConfigError, one_line
+
 
 def submission(folder: Path, split: str, root: Path | None, device: str) -> list[dict[str, Any]]:
     """The answers of a run's last weights to all questions of a split.
@@ -31,7 +33,6 @@ def submission(folder: Path, split: str, root: Path | None, device: str) -> list
     from omegaconf import OmegaConf
 
     from setexp.build import build
-    from setexp.errors import ConfigError
     from setexp.report.records import read_record
     from setexp.run import device_of
     from setexp.training import checkpoint
@@ -75,7 +76,6 @@ def check_place(path: Path) -> None:
     Raises:
         ConfigError: it is a folder, or in none that can be written.
     """
-    from setexp.errors import ConfigError
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,9 +87,9 @@ def check_place(path: Path) -> None:
         raise ConfigError(f"--to {path}: cannot be written: {fault}; name another file")
 
 
+@one_line
 def main() -> int:
     """Write the file; 0 = done, 2 = the run, the data or an argument is at fault."""
-    from setexp.errors import ConfigError
     from setexp.files import write_text
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -104,13 +104,9 @@ def main() -> int:
     parser.add_argument("--root", type=Path, help="the data folder; default: the run's")
     parser.add_argument("--device", default="cpu", help="auto, cpu or cuda; default: cpu")
     options = parser.parse_args()
-    try:
-        check_place(options.to)
-        found = submission(options.folder, options.split, options.root, options.device)
-        write_text(options.to, json.dumps(found) + "\n")
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    check_place(options.to)
+    found = submission(options.folder, options.split, options.root, options.device)
+    write_text(options.to, json.dumps(found) + "\n")
     print(f"{options.to}: {len(found)} answers")
     return 0
 

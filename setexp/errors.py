@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
+from functools import wraps
+from typing import ParamSpec
+
+P = ParamSpec("P")
 
 
 class ConfigError(ValueError):
@@ -16,6 +21,23 @@ class ClaimedError(ConfigError):
 
 class NonFiniteError(RuntimeError):
     """A loss or a cost became NaN or infinite; the message names what and where."""
+
+
+def one_line(main: Callable[P, int]) -> Callable[P, int]:
+    """A script's `main` that ends a user's mistake with one line and 2, Ctrl-C with one and 130."""
+
+    @wraps(main)
+    def ended(*args: P.args, **kwargs: P.kwargs) -> int:
+        try:
+            return main(*args, **kwargs)
+        except (ConfigError, OSError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("interrupted; start it again to go on", file=sys.stderr)
+            return 130
+
+    return ended
 
 
 def refuse(mistakes: Collection[str]) -> None:

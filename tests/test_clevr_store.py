@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -440,6 +441,23 @@ def test_script_says_what_it_made_or_what_is_wrong(tmp_path: Path) -> None:
     failed = run_script(*options)
     assert failed.returncode == 2 and failed.stdout == ""
     assert failed.stderr.startswith("error: ") and failed.stderr.count("\n") == 1
+
+
+def test_interrupted_preparation_goes_on(tmp_path: Path) -> None:
+    source = write_release(tmp_path / "CLEVR_v1.0", count=40, size=(320, 240))
+    options = ["--source", str(source), "--root", str(tmp_path), "--workers", "2"]
+    command = [sys.executable, str(REPOSITORY / "scripts" / "prepare_clevr.py"), *options]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        while process.poll() is None and not list(tmp_path.rglob("*.h5*")):
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal sends Ctrl-C
+        out, error = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert error.splitlines()[-1] == "interrupted; start it again to go on"
+    assert "Traceback" not in error
+    assert run_script(*options).returncode == 0
 
 
 def test_sample_of_real_renders_is_prepared(tmp_path: Path) -> None:

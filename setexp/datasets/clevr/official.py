@@ -11,6 +11,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -190,7 +191,13 @@ def _write_parts(tasks: list[tuple[Any, ...]], workers: int) -> Iterator[int]:
         return
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
     try:
-        for job in as_completed([pool.submit(_write_part, *task) for task in tasks]):
+        # a terminal's Ctrl-C reaches workers as well, which are to finish what they are at
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            jobs = [pool.submit(_write_part, *task) for task in tasks]
+        finally:
+            signal.signal(signal.SIGINT, handler)
+        for job in as_completed(jobs):
             yield job.result()
     except BrokenProcessPool:
         raise ConfigError(
