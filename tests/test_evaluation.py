@@ -196,10 +196,11 @@ def test_every_evaluation_of_a_run_is_kept(tmp_path: Path) -> None:
 
 
 def test_pictures_that_fail_leave_the_evaluation(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = train(tmp_path, POLYGONS, "trainer.steps=0") / "seed-0"
-    evaluated(folder, POLYGONS, "figures=state_progression", "trainer.steps=0")
+    monkeypatch.delattr("setexp.figures.polygons.RotatingPolygon.__call__")
+    evaluated(folder, POLYGONS, "figures=polygons", "trainer.steps=0")
     said = capsys.readouterr().err
     assert said.startswith("pictures: not drawn (") and "figures=none" in said
 

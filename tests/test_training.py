@@ -107,11 +107,12 @@ def test_pictures_draw_what_the_seed_says(tmp_path: Path, monkeypatch: pytest.Mo
     assert drawn[0] == drawn[1] != drawn[2]
 
 
-def test_a_figure_that_does_not_fit_costs_no_seed_its_result(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_figure_that_fails_costs_no_seed_its_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = (POLYGONS, "scale=smoke", "seeds=[0,1]", f"paths.outputs={tmp_path}")
-    perform(*arguments, "figures=state_progression")
+    monkeypatch.delattr("setexp.figures.polygons.RotatingPolygon.__call__")
+    perform(*arguments, "figures=polygons")
     assert all(done(only(tmp_path) / f"seed-{seed}") for seed in (0, 1))
     assert capsys.readouterr().err.count("pictures: not drawn") == 2
 
