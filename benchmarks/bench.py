@@ -65,8 +65,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--compile",
         action="store_true",
-        help="also torch.compile: polygons, classification, numbering, graphs and their folds, "
-        "which it then judges, and counting",
+        help="also torch.compile, and judge that: polygons, classification, sorting, mosaics, "
+        "numbering, graphs and their folds; and counting, not judged",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--threads", type=int, help="of the CPU; default: PyTorch's")
