@@ -6,6 +6,7 @@ import math
 import re
 from typing import Any
 
+from setexp.figures.needs import DATA, PARTS
 from setexp.training.settings import Evaluation, Select, Use
 from setexp.training.summary import unreached
 
@@ -31,37 +32,6 @@ _LEAST = {
     "clip": 0,
     "evaluate_every": 0,
     "log_every": 1,
-}
-
-
-# By a figure's class: the class of its data, what that predicts, its name on a command line.
-_DATA_OF_FIGURES = {
-    "BoxesProgression": ("ClevrSets", "boxes", "clevr_boxes"),
-    "CircleShift": ("CircleImages", None, "circles"),
-    "CountingExamples": ("VQA", None, "vqa"),
-    "LatentInterpolation": ("CircleImages", None, "circles"),
-    "LatentMap": ("CircleImages", None, "circles"),
-    "MnistProgression": ("SetMnist", None, "set_mnist"),
-    "MnistReconstructions": ("SetMnist", None, "set_mnist"),
-    "MosaicProgression": ("Mosaics", None, "mosaics_..."),
-    "MultisetExamples": ("Multisets", None, "multisets"),
-    "NumberCosts": ("Numbers", None, "numbers"),
-    "NumberingFailures": ("Numbering", None, "numbering"),
-    "RotatingPolygon": ("Polygons", None, "polygons"),
-    "StateProgression": ("ClevrSets", "state", "clevr_state"),
-    "TileCosts": ("Mosaics", None, "mosaics_..."),
-    "TileGradients": ("Mosaics", None, "mosaics_..."),
-    "TileSensitivity": ("Mosaics", None, "mosaics_..."),
-}
-# By a figure's class: a part of the task, or the figure's key that names it, and the part's class.
-_PARTS_OF_FIGURES = {
-    "CountingExamples": ("{counting}", "CountingModule"),
-    "Decomposition": ("", "Decompose"),
-    "MosaicProgression": ("encoder", "PermutationOptimisation"),
-    "PoolWeights": ("{pooling}", "FSPool"),
-    "TileCosts": ("encoder", "PermutationOptimisation"),
-    "TileGradients": ("encoder", "PermutationOptimisation"),
-    "TileSensitivity": ("encoder", "PermutationOptimisation"),
 }
 
 
@@ -337,8 +307,8 @@ def _figures(nodes: dict[str, Any]) -> list[str]:
     mistakes, data = [], nodes["dataset"]
     for figure in nodes["figures"].values():
         name = (figure or {}).get("_target_", "").rpartition(".")[2]
-        kind, target, said = _DATA_OF_FIGURES.get(name, ("", None, ""))
-        path, part = _PARTS_OF_FIGURES.get(name, ("", ""))
+        kind, target, said = DATA.get(name, ("", None, ""))
+        path, part = PARTS.get(name, ("", ""))
         path = path.format(**figure or {})
         if kind and not (_is(data, kind) and target in (None, data.get("target"))):
             mistakes.append(f"figures={name}: only dataset={said} has them; use none")

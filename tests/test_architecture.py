@@ -26,7 +26,7 @@ ARROW = {
     "training": ("provenance", "sets"),
     "report": (),
     "build": (),
-    "rules": ("training",),
+    "rules": ("figures", "training"),
     "explain": (),
     "overrides": ("explain", "report", "training"),
     "config": ("explain", "overrides", "report", "training"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ from setexp.figures.examples import match, predict, stages
 from setexp.figures.mnist_progression import MnistProgression, draw_points
 from setexp.figures.mosaic_progression import MosaicProgression
 from setexp.figures.multisets import MultisetExamples, draw_pairs, plane
+from setexp.figures.needs import DATA, PARTS
 from setexp.figures.numbering_failures import NumberingFailures
 from setexp.figures.objects import read_scene, score
 from setexp.figures.polygons import RotatingPolygon, moves, spans
@@ -520,6 +522,12 @@ def test_without_matplotlib_there_are_texts_and_warnings(
         assert caplog.messages[1].startswith("no picture other: ")
         assert caplog.messages[1].endswith("; pip install -e '.[plots,tsne]' brings it")
     assert {path.name for path in tmp_path.glob("pictures/*")} == {"state.md", "polygons.json"}
+
+
+def test_what_a_figure_needs_is_known_of_all() -> None:
+    texts = [path.read_text() for path in (CONFIGS / "figures").glob("*.yaml")]
+    used = {name for text in texts for name in re.findall(r"setexp\.figures\.\w+\.(\w+)", text)}
+    assert used == DATA.keys() | PARTS.keys()
 
 
 @pytest.mark.parametrize(
