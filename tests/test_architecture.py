@@ -23,7 +23,7 @@ ARROW = {
     **dict.fromkeys(SIBLINGS, ("ops", "sets")),
     "figures": (*SIBLINGS, "ops", "sets"),
     "tasks": ("ops", "sets"),
-    "training": ("provenance", "sets"),
+    "training": ("ops", "provenance", "sets"),
     "report": (),
     "build": (),
     "rules": ("figures", "training"),

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from setexp.ops.product import Product, is_faster
+
 
 class LinearInit(Enum):
     """Initial weights and biases of a linear layer.
@@ -43,6 +45,8 @@ def project(x: Tensor, weight: Tensor) -> Tensor:
         y = (rows * stacked).sum(-1, keepdim=True)
     elif rows.shape[1] == 1:
         y = (rows * stacked).sum(-1).unsqueeze(1)
+    elif is_faster(rows, stacked):
+        y = Product.apply(rows, stacked)
     else:
         on_cpu = x.device.type == "cpu"
         more = [-n % 4 if on_cpu and n > 4 else 0 for n in (in_features, out_features)]
