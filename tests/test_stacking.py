@@ -1,5 +1,6 @@
 """The law of stacked seeds: a seed trained in a stack is the seed trained alone, bit for bit."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from setexp import together
 from setexp.build import build
 from setexp.experiment import draw
 from setexp.sets import Batch, SetBatch
+from setexp.training import seeds as seeds_module
 from setexp.training.optimise import clip_gradients
 from setexp.training.seeds import Alone, Stacked, stackable
 
@@ -273,6 +275,19 @@ def test_a_stack_keeps_parameters_without_axes_and_buffers() -> None:
         assert all(torch.equal(stack.state(index)[k], v) for k, v in one.state(0).items())
 
 
+class ScaledItself(Scaled):
+    """The same for a whole stack."""
+
+    stacks_itself = True
+
+    def forward(self, batch: Batch, steps: int | None = None) -> Any:
+        from setexp.tasks.outcome import Outcome
+
+        added = (self.frozen + self.shift).unflatten(-1, (1, 1, 2))
+        x = batch.input.x * self.scale.view(-1, 1, 1, 1) + added
+        return Outcome(x.square().sum((-1, -2)), batch.input, {})
+
+
 class Counted(nn.Module):
     """A task that counts its calls in a buffer."""
 
@@ -295,3 +310,34 @@ def test_buffers_move_whether_or_not_batches_are_of_one_shape(sizes: tuple[int, 
     for _ in range(2):
         stack.losses([Batch(s, s, {}) for s in sets])
     assert [stack.state(index)["calls"].item() for index in range(len(sizes))] == [2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "itself", "calls"), [(1, False, 3), (1e9, False, 1), (1, True, 1)]
+)
+def test_compiled_code_takes_large_seeds_one_by_one(
+    numbers: float, itself: bool, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+
+    def recorded(losses: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def step(p: dict[str, torch.Tensor], *others: Any) -> torch.Tensor:
+            taken.append(len(p["scale"]))
+            return losses(p, *others)
+
+        return step
+
+    monkeypatch.setattr(seeds_module, "compiled", recorded)
+    monkeypatch.setattr(seeds_module, "_CACHED_NUMEL", numbers)
+    sets = [SetBatch(torch.rand(3, 4, 2), torch.ones(3, 4)) for _ in range(3)]
+    batches = [Batch(s, s, {}) for s in sets]
+    tasks = [ScaledItself() if itself else Scaled() for _ in sets]
+    together, stack = Stacked(tasks), Stacked(tasks)
+    stack.compile()
+    losses = [each.losses(batches) for each in (together, stack)]
+    assert torch.equal(*losses)
+    for value in losses:
+        value.sum().backward()
+    ours, theirs = (each.named_parameters()["scale"].grad for each in (stack, together))
+    assert ours is not None and torch.equal(ours, theirs)
+    assert taken == [len(sets) // calls] * calls

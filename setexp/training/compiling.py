@@ -24,7 +24,9 @@ def compiled(step: Callable[P, Tensor]) -> Callable[P, Tensor]:
 
     # else masks of ReLUs are kept beside their outputs, which CPUs write number by number
     torch._functorch.config.recompute_views = True
-    return torch.compile(step, options={"fallback_random": True, "post_grad_custom_post_pass": _LargeProducts()})
+    return torch.compile(
+        step, options={"fallback_random": True, "post_grad_custom_post_pass": _LargeProducts()}
+    )
 
 
 class _LargeProducts(CustomGraphPass):
@@ -36,7 +38,9 @@ class _LargeProducts(CustomGraphPass):
             transposed = weight.meta["val"].mT
             if product.is_large(x.meta["val"], transposed):
                 with graph.inserting_before(node):
-                    turned = graph.call_function(torch.ops.aten.permute.default, (weight, (0, 2, 1)))
+                    turned = graph.call_function(
+                        torch.ops.aten.permute.default, (weight, (0, 2, 1))
+                    )
                 turned.meta["val"] = transposed
                 node.target, node.args = torch.ops.setexp.product.default, (x, turned)
 

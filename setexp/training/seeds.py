@@ -20,6 +20,10 @@ from setexp.training.compiling import compiled
 
 State = Mapping[str, Tensor]
 
+# Numbers in a batch from which compiled code on a CPU takes seeds one by one: what it makes of
+# several such batches does not fit into a core's cache.
+_CACHED_NUMEL = 1 << 11
+
 # Modules of PyTorch that cannot be stacked; of an `nn.Transformer`, its attention.
 _ALONE = (nn.Conv2d, nn.BatchNorm2d, nn.RNNBase, nn.MultiheadAttention, nn.Dropout)
 
@@ -87,10 +91,13 @@ class Stacked:
         self._one = tasks[0]
         self._skeleton = copy.deepcopy(tasks[0]).to("meta")
         self._losses = self._mean_losses
+        self._one_by_one = False
+        self._itself = any(getattr(m, "stacks_itself", False) for m in tasks[0].modules())
 
     def compile(self) -> None:
         """Compute losses by compiled code from now on, which is no longer exact to the last bit."""
         self._losses = compiled(self._losses)
+        self._one_by_one = self._device.type == "cpu" and not self._itself
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
         """Trainable parameters by name, each (S, ...)."""
@@ -100,14 +107,18 @@ class Stacked:
         """Mean loss of each seed's own batch, (S,), after so many inner steps."""
         if not self._skeleton.training:
             self._skeleton.train()
-        losses = self._by_shape(batches, lambda p, b, x: self._losses(p, b, x, steps))
+        large = self._one_by_one and max(map(_numbers, batches)) >= _CACHED_NUMEL
+        most = 1 if large else self.count
+        losses = self._by_shape(batches, lambda p, b, x: self._losses(p, b, x, steps), most)
         return torch.stack(losses) if isinstance(losses, list) else losses
 
     @torch.no_grad()
     def stats(self, batches: Sequence[Batch]) -> list[dict[str, Tensor]]:
         """What each seed's task measures of each set of its own batch, by name, when evaluated."""
         self._skeleton.eval()
-        stats = self._by_shape(batches, lambda p, b, x: self._mapped(_stats, p, b, x, None))
+        stats = self._by_shape(
+            batches, lambda p, b, x: self._mapped(_stats, p, b, x, None), self.count
+        )
         return stats if isinstance(stats, list) else _unstacked(stats, self.count)
 
     def _mean_losses(self, p: State, b: State, batch: Batch, steps: int | None) -> Tensor:
@@ -122,21 +133,23 @@ class Stacked:
             given = (dict(p), dict(b))
             return read(functional_call(self._skeleton, given, (batch,), {"steps": steps}))
 
-        itself = any(getattr(m, "stacks_itself", False) for m in self._skeleton.modules())
-        return (one if itself else vmap(one))(p, b, batch)
+        return (one if self._itself else vmap(one))(p, b, batch)
 
     def _by_shape(
-        self, batches: Sequence[Batch], work: Callable[[State, State, Batch], Any]
+        self, batches: Sequence[Batch], work: Callable[[State, State, Batch], Any], most: int
     ) -> Any:
-        """What comes of all seeds: one stacked value, or one of each seed where the shapes of
-        batches differ; seeds whose batches have one shape are worked on together."""
+        """What comes of all seeds: one stacked value where they are worked on together, or one of
+        each; together are at most so many, of batches of one shape."""
         alike: dict[tuple[torch.Size, ...], list[int]] = {}
         for index, batch in enumerate(batches):
             alike.setdefault(_shapes(batch), []).append(index)
-        if len(alike) == 1:
+        parts = [
+            seeds[i : i + most] for seeds in alike.values() for i in range(0, len(seeds), most)
+        ]
+        if len(parts) == 1:
             return work(self.parameters, self.buffers, stack_batches(batches))
         results: list[Any] = [None] * self.count
-        for seeds in alike.values():
+        for seeds in parts:
             rows = torch.tensor(seeds).to(self._device, non_blocking=True)
             p = {k: v.index_select(0, rows) for k, v in self.parameters.items()}
             b = {k: v.index_select(0, rows) for k, v in self.buffers.items()}
@@ -197,6 +210,10 @@ def stack_batches(batches: Sequence[Batch]) -> Batch:
 
 def _shapes(batch: Batch) -> tuple[torch.Size, ...]:
     return tuple(leaf.shape for leaf in tree_leaves(batch) if isinstance(leaf, Tensor))
+
+
+def _numbers(batch: Batch) -> int:
+    return sum(leaf.numel() for leaf in tree_leaves(batch.input) if isinstance(leaf, Tensor))
 
 
 def _unstacked(values: Any, count: int) -> list[Any]:
