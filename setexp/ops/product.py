@@ -11,17 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Multiplications from which oneDNN gains more than a call of it costs.
-_LARGE = 1 << 24
+# Multiplications from which oneDNN gains more than a call of it costs, where no axis is shorter
+# than so much: it is slow to transpose long rows of few numbers.
+_LARGE, _WIDE = 1 << 24, 32
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()
 
 
 def is_large(x: Tensor, weight: Tensor) -> bool:
     """Whether `product` is the faster one for x (S, M, K) and weight (S, N, K)."""
+    (rows, wide), narrow = x.shape[-2:], weight.shape[-2]
     return (
         x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
-        and x.shape[-2] * x.shape[-1] * weight.shape[-2] >= _LARGE
+        and rows * wide * narrow >= _LARGE
+        and min(rows, wide, narrow) >= _WIDE
         and _HAS_ONEDNN
     )
 
@@ -65,10 +68,16 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
     """
     products = [
         # what PyTorch's compiler calls for linear layers; there is no public way to it
-        torch.ops.mkldnn._linear_pointwise(rows, w, None, "none", [], "")
+        torch.ops.mkldnn._linear_pointwise(_packed(rows), _packed(w), None, "none", [], "")
         for rows, w in zip(x, weight, strict=True)
     ]
     return torch.stack(products) if len(products) > 1 else products[0].unsqueeze(0)
+
+
+def _packed(matrix: Tensor) -> Tensor:
+    """Without gaps between its rows or columns, with which oneDNN is a thousand times slower."""
+    packed = matrix.is_contiguous() or matrix.mT.is_contiguous()
+    return matrix if packed else matrix.contiguous()
 
 
 @product.register_fake
