@@ -252,6 +252,13 @@ def test_mask_is_the_last_feature_and_features_are_divided(elements: str, rows: 
     assert_close(model(s).z, model.head(features.sum(1) / rows))
 
 
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_any_pooling_is_of_divided_features(pooling: str) -> None:
+    model, s = make("pairs", pooling, mask_channel=True), sets(3, [4, 0, 2])
+    x, mask = model.elements(s.with_mask_channel(), s.mask)
+    assert_close(model(s).z, model.head(model.pooling(x / x.shape[-2], mask)[0]))
+
+
 def test_encoding_keeps_what_a_decoder_may_undo() -> None:
     s = sets(0, [3, 1])
     relaxed, hard = make("elements", "fspool relaxed")(s), make("elements", "fspool")(s)

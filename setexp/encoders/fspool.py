@@ -62,6 +62,7 @@ class FSPool(nn.Module):
             features=features, n_pieces=n_pieces, set_size=set_size, init=init
         )
         self.descending, self.masked, self.relaxed = descending, masked, relaxed
+        self.homogeneous = not relaxed
         self.legacy_singleton_mask = legacy_singleton_mask
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, RelaxedOrder | None]:

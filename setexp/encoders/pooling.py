@@ -2,7 +2,8 @@
 
 Each maps features (B, N, C) and mask (B, N) to a pooled vector (B, C) and the relaxed order it
 used, which is None here. `masked=False` lets padded rows take part, as the authors' code often
-does. FSPool has a file of its own.
+does. FSPool has a file of its own. Those that make a multiple of their features a multiple of what
+they pool say that they are `homogeneous`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 
 class SumPool(nn.Module):
     """Sum over elements (Deep Sets; relation networks)."""
+
+    homogeneous = True
 
     def __init__(self, *, masked: bool) -> None:
         super().__init__()
@@ -31,6 +34,8 @@ class MeanPool(nn.Module):
             included. The released auto-encoders add up all rows and divide by the set size.
     """
 
+    homogeneous = True
+
     def __init__(self, *, masked: bool, by_set_size: bool) -> None:
         super().__init__()
         self.masked, self.by_set_size = masked, by_set_size
@@ -43,6 +48,8 @@ class MeanPool(nn.Module):
 
 class MaxPool(nn.Module):
     """Maximum over elements; an empty set gives zeros."""
+
+    homogeneous = True
 
     def __init__(self, *, masked: bool) -> None:
         super().__init__()
