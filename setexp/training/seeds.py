@@ -149,13 +149,19 @@ class Stacked:
         if len(parts) == 1:
             return work(self.parameters, self.buffers, stack_batches(batches))
         results: list[Any] = [None] * self.count
+        # taken apart once, so that gradients are put together once
+        parameters, buffers = (
+            {k: v.unbind() for k, v in state.items()} for state in (self.parameters, self.buffers)
+        )
         for seeds in parts:
-            rows = torch.tensor(seeds).to(self._device, non_blocking=True)
-            p = {k: v.index_select(0, rows) for k, v in self.parameters.items()}
-            b = {k: v.index_select(0, rows) for k, v in self.buffers.items()}
+            p, b = (
+                {k: torch.stack([v[i] for i in seeds]) for k, v in state.items()}
+                for state in (parameters, buffers)
+            )
             found = work(p, b, stack_batches([batches[i] for i in seeds]))
             for k, v in b.items():  # running statistics are of copies here
-                self.buffers[k].index_copy_(0, rows, v)
+                for index, value in zip(seeds, v, strict=True):
+                    buffers[k][index].copy_(value)
             for index, result in zip(seeds, _unstacked(found, len(seeds)), strict=True):
                 results[index] = result
         return results
