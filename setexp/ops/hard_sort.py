@@ -37,22 +37,19 @@ def sort_order(x: Tensor, descending: bool) -> Tensor:
 def _by_comparing(x: Tensor, descending: bool) -> Tensor:
     """An element's position is the number of those that belong before it."""
     b, n, c = x.shape
-    position = np.empty((b, c, n), dtype=np.int64)
+    rank = np.empty((b, n, c), dtype=np.uint8)
+    rank[:] = np.arange(n - 1, -1, -1, dtype=np.uint8)[:, None]
     before = np.greater_equal if descending else np.less_equal
-    step = max(1, _CACHED_NUMEL // max(1, n * c))
+    step = max(1, 2 * _CACHED_NUMEL // max(1, n * c))
     for i in range(0, b, step):
-        part = x[i : i + step].numpy()
-        rank = np.empty(part.shape, dtype=np.uint8)
-        rank[:] = np.arange(n - 1, -1, -1, dtype=np.uint8)[:, None]
+        part, ranks = x[i : i + step].numpy(), rank[i : i + step]
         for gap in range(1, n):
             after = before(part[:, :-gap], part[:, gap:]).view(np.uint8)
-            rank[:, gap:] += after
-            rank[:, :-gap] -= after
-        position[i : i + step] = rank.swapaxes(1, 2)
+            ranks[:, gap:] += after
+            ranks[:, :-gap] -= after
+    position = torch.from_numpy(rank).mT.contiguous().long()
     elements = torch.arange(n).expand(b, c, n)
-    return torch.empty((b, c, n), dtype=torch.int64).scatter_(
-        -1, torch.from_numpy(position), elements
-    )
+    return torch.empty((b, c, n), dtype=torch.int64).scatter_(-1, position, elements)
 
 
 def _by_sorting(x: Tensor, descending: bool) -> Tensor:
