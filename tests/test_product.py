@@ -16,8 +16,7 @@ from setexp.ops.product import Product, product
 from setexp.training.compiling import compiled
 
 LARGE, SMALL = (512, 256, 128), (64, 16, 16)  # rows, columns in and out
-has_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="without oneDNN")
-pytestmark = has_onednn
+pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN")
 
 
 def pair(rows: int, wide: int, narrow: int, *stack: int) -> tuple[Tensor, Tensor]:

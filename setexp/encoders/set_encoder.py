@@ -81,11 +81,10 @@ class SetEncoder(nn.Module):
 
     def forward(self, s: SetBatch) -> Encoding:
         x, mask = self.elements(s.with_mask_channel() if self.mask_channel else s.x, s.mask)
-        if not self.divide_by_rows:
-            pooled, order = self.pooling(x, mask)
-        elif getattr(self.pooling, "homogeneous", False):  # the same with much less to divide
-            pooled, order = self.pooling(x, mask)
+        after = getattr(self.pooling, "homogeneous", False)  # the same, with much less to divide
+        if self.divide_by_rows and not after:
+            x = x / x.shape[-2]
+        pooled, order = self.pooling(x, mask)
+        if self.divide_by_rows and after:
             pooled = pooled / x.shape[-2]
-        else:
-            pooled, order = self.pooling(x / x.shape[-2], mask)
         return Encoding(z=self.head(pooled), order=order, elements=s)

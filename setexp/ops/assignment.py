@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from setexp.errors import NonFiniteError
+from setexp.ops.batching import batch_first
 
 
 @torch.library.custom_op("setexp::assignment", mutates_args=())
@@ -76,13 +77,7 @@ def _(cost: Tensor, group: Tensor) -> Tensor:
 def _(
     info: Any, in_dims: tuple[int | None, ...], cost: Tensor, group: Tensor
 ) -> tuple[Tensor, int]:
-    stacked = [
-        tensor.unsqueeze(0).expand(info.batch_size, *tensor.shape)
-        if dim is None
-        else tensor.movedim(dim, 0)
-        for tensor, dim in zip((cost, group), in_dims, strict=True)
-    ]
-    return assignment_within(*stacked), 0
+    return assignment_within(*batch_first(info, in_dims, (cost, group))), 0
 
 
 def _on_host(cost: Tensor) -> np.ndarray:

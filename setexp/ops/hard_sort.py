@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from setexp.ops.batching import batch_first
+
 # Largest set whose elements are compared pair by pair instead of sorted, where there are many sets.
 _COMPARED, _COMPARED_NUMEL = 10, 1 << 14
 # Numbers that are worked on at a time: what is made of them fits into a core's cache.
@@ -40,6 +42,7 @@ def _by_comparing(x: Tensor, descending: bool) -> Tensor:
     rank = np.empty((b, n, c), dtype=np.uint8)
     rank[:] = np.arange(n - 1, -1, -1, dtype=np.uint8)[:, None]
     before = np.greater_equal if descending else np.less_equal
+    # a number and its rank of one byte take half the room that a number to be sorted does
     step = max(1, 2 * _CACHED_NUMEL // max(1, n * c))
     for i in range(0, b, step):
         part, ranks = x[i : i + step].numpy(), rank[i : i + step]
@@ -156,10 +159,7 @@ def _(x: Tensor, order: Tensor) -> Tensor:
 def _(
     info: Any, in_dims: tuple[int | None, int | None], x: Tensor, order: Tensor
 ) -> tuple[Tensor, int]:
-    x, order = (
-        t.movedim(axis, 0) if axis is not None else t.expand(info.batch_size, *t.shape)
-        for t, axis in zip((x, order), in_dims, strict=True)
-    )
+    x, order = batch_first(info, in_dims, (x, order))
     return x.mT.gather(-1, order).sum(1), 0
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from setexp.ops.batching import batch_first
+
 # Multiplications from which oneDNN gains more than a call of it costs, where no axis is shorter
 # than so much: it is slow to transpose long rows of few numbers.
 _LARGE, _WIDE = 1 << 24, 32
@@ -32,7 +34,8 @@ def is_large(x: Tensor, weight: Tensor) -> bool:
 def is_faster(x: Tensor, weight: Tensor) -> bool:
     """The same where it is about to be multiplied.
 
-    Autocast has half precision in mind, and `training.compiling` puts products into compiled code.
+    Autocast has half precision in mind, and compiled code gets products by
+    `training.large_products`.
     """
     at_hand = not (torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"))
     return at_hand and is_large(x, weight)
@@ -89,9 +92,6 @@ def _(x: Tensor, weight: Tensor) -> Tensor:
 def _(
     info: Any, in_dims: tuple[int | None, int | None], x: Tensor, weight: Tensor
 ) -> tuple[Tensor, int]:
-    x, weight = (
-        t.movedim(axis, 0) if axis is not None else t.expand(info.batch_size, *t.shape)
-        for t, axis in zip((x, weight), in_dims, strict=True)
-    )
+    x, weight = batch_first(info, in_dims, (x, weight))
     y = product(x.flatten(0, 1), weight.flatten(0, 1))
     return y.unflatten(0, x.shape[:2]), 0
