@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -34,6 +34,30 @@ from setexp.training.settings import Evaluation, Use
 from setexp.training.tracking import Tracker
 
 log = logging.getLogger(__name__)
+
+
+class RunResult(NamedTuple):
+    """What came of a seed's run.
+
+    Args:
+        metrics: measured at the end, or before it diverged; None where nothing was.
+        size: steps, parameters and what else a record says beside the metrics.
+        seconds: it took, shared by `stacked` seeds that trained together.
+        why: it diverged; None where it did not.
+        paused: it ended before its last step.
+    """
+
+    metrics: dict[str, float] | None
+    size: dict[str, Any]
+    seconds: float
+    stacked: int
+    why: str | None = None
+    paused: bool = False
+
+    @property
+    def status(self) -> str:
+        """One word for it."""
+        return "diverged" if self.why is not None else "paused" if self.paused else "done"
 
 
 class Experiment:
@@ -163,18 +187,13 @@ class Experiment:
         """Final metrics, pictures and result record of one seed; how it diverged, if it did."""
         folder, seed, started = fit.folders[index], fit.seeds[index], time.monotonic()
         tracker = fit.trackers[index]
-        metrics: dict[str, float] | None = None
-        task = None
-        status = "done"
-        if failure is None and fit.step < fit.total:
-            status, metrics = "paused", fit.reports[index]
-        elif failure is None:
+        metrics: dict[str, float] | None = fit.reports[index] or None  # what was measured so far
+        task, paused = None, fit.step < fit.total
+        if failure is None and not paused:
             try:
                 task, metrics = fit.final(index)
             except NonFiniteError as error:
                 failure = str(error)
-        if failure is not None:
-            metrics = fit.reports[index] or None  # what was measured before
         module = fit.learner.module(index) if task is None else task
         size = {
             **({"learned": learned} if task is not None and (learned := _learned(task)) else {}),
@@ -184,12 +203,13 @@ class Experiment:
             "parameters": sum(p.numel() for p in module.parameters()),
         }
         seconds = fit.seconds + fit.ahead[index] + time.monotonic() - started
-        status = self.write(seed, metrics, failure, size, seconds, fit.learner.count, status)
+        result = RunResult(metrics, size, seconds, fit.learner.count, failure, paused)
+        self.write(seed, result)
         if task is not None:
             again = f"{self.command} mode=eval checkpoint={folder}/checkpoint.pt"
             for path in self.pictures(task, folder, seed, again):
                 tracker.picture(fit.step, path.stem, path)
-        tracker.finish({"metrics": metrics, "status": status})
+        tracker.finish({"metrics": metrics, "status": result.status})
         return [] if failure is None else [failure]
 
     def pictures(self, task: nn.Module, folder: Path, seed: int, again: str) -> list[Path]:
@@ -206,33 +226,26 @@ class Experiment:
             print(f"pictures: not drawn ({why}); {remedy}", file=sys.stderr)
             return []
 
-    def write(
-        self,
-        seed: int,
-        metrics: dict[str, float] | None,
-        failure: str | None,
-        size: dict[str, Any],
-        seconds: float,
-        stacked: int,
-        status: str = "done",
-    ) -> str:
-        """Write and print a seed's result record; its status."""
-        folder = self.folder_of(seed)
+    def write(self, seed: int, result: RunResult) -> None:
+        """Write and print a seed's result record."""
+        folder, why = self.folder_of(seed), result.why
         record = self.about(seed) | {
-            "status": status if failure is None else "diverged",
-            **({} if failure is None else {"why": failure, "failed_at_step": size["steps"]}),
-            "metrics": metrics,
-            **size,
-            "provenance": provenance(f"{self.command} seeds=[{seed}]", self.device, seconds)
-            | {"stacked_seeds": stacked, "compiled": bool(self.config.trainer.compile)},
+            "status": result.status,
+            **({} if why is None else {"why": why, "failed_at_step": result.size["steps"]}),
+            "metrics": result.metrics,
+            **result.size,
+            "provenance": provenance(f"{self.command} seeds=[{seed}]", self.device, result.seconds)
+            | {
+                "stacked_seeds": result.stacked,
+                "compiled": bool(self.config.trainer.compile),
+            },
         }
         write_json(folder / "result.json", record)
-        write_json(folder / "status.json", {"status": record["status"]})
-        for name, value in (metrics or {}).items():
+        write_json(folder / "status.json", {"status": result.status})
+        for name, value in (result.metrics or {}).items():
             print(f"  seed {seed}  {name:<24} {value:.6g}")
-        diverged = "" if failure is None else " (diverged)"
+        diverged = "" if why is None else " (diverged)"
         print(f"record: {folder}/result.json{diverged}")
-        return str(record["status"])
 
 
 def draw(

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from setexp.crossval import Repeat
 from setexp.errors import ConfigError, NonFiniteError, shortened
-from setexp.experiment import Experiment
+from setexp.experiment import Experiment, RunResult
 from setexp.files import read_json, write_json
 from setexp.training.loop import Fit
 from setexp.training.randomness import for_run
@@ -146,8 +146,9 @@ def _cross_validate(one: Experiment, seed: int) -> list[str]:
     size = {"epochs": point.trainer.epochs, "steps": cost["steps"], "parameters": parameters}
     if earlier := one.elsewhere(cost["origins"]):
         size["earlier"] = earlier
-    status = one.write(seed, metrics, failure, size, cost["seconds"], cost["stacked"])
-    tracker.finish({"metrics": metrics, "status": status})
+    result = RunResult(metrics, size, cost["seconds"], cost["stacked"], failure)
+    one.write(seed, result)
+    tracker.finish({"metrics": metrics, "status": result.status})
     return [] if failure is None else [failure]
 
 

@@ -132,16 +132,16 @@ def steps(experiment: str, data_root: str) -> None:
     given = real_batch(dataset, "train", nodes["trainer"]["batch_size"])
     judged = real_batch(dataset, next(iter(evaluation["final"]), "train"), 4)
 
-    def task() -> nn.Module:
-        return build(nodes["task"], "task")
-
     with FakeTensorMode(), torch.device(DEVICE):
+        task = build(nodes["task"], "task")
         if trained:
-            train_step(Alone(task()), [fake(given)])
-        if trained and stackable(task()):
-            train_step(Stacked([task(), task()]), [fake(given), fake(given)])
-        torch.set_default_dtype(torch.float64 if evaluation["double"] else torch.float32)
-        evaluation_step(task(), evaluation, fake(judged))
+            train_step(Alone(task), [fake(given)])
+        if trained and stackable(task):
+            train_step(Stacked([task, task]), [fake(given), fake(given)])
+        if evaluation["double"]:
+            torch.set_default_dtype(torch.float64)
+            task = build(nodes["task"], "task")
+        evaluation_step(task, evaluation, fake(judged))
         torch.set_default_dtype(torch.float32)
 
 

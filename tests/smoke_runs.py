@@ -19,7 +19,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import flag_override
+from omegaconf import DictConfig, flag_override
 from torch import Tensor
 
 from setexp.build import build
@@ -41,37 +41,50 @@ EXPERIMENTS = sorted(path.stem for path in (ROOT / "configs/experiment").glob("*
 register()
 
 
-def config(*overrides: str) -> dict[str, Any]:
-    """A composed config as plain Python; each is composed once a session."""
-    return copy.deepcopy(_config(overrides))
+def composed(*overrides: str) -> DictConfig:
+    """A composed config. Each is composed once a session: this takes longer than most smoke runs,
+    whose commands differ in where they write."""
+    place, rest = "paths.outputs=", quote_paths(list(overrides))
+    config = copy.deepcopy(_composed(tuple(o for o in rest if not o.startswith(place))))
+    for override in overrides:
+        if override.startswith(place):
+            config.paths.outputs = override.removeprefix(place)
+    return config
 
 
 @functools.cache
-def _config(overrides: tuple[str, ...]) -> dict[str, Any]:
-    return plain(compose_run(list(overrides)))
+def _composed(overrides: tuple[str, ...]) -> DictConfig:
+    return compose_run(list(overrides))
+
+
+def config(*overrides: str) -> dict[str, Any]:
+    """A composed config as plain Python."""
+    return plain(composed(*overrides))
+
+
+def smoke(*overrides: str) -> tuple[str, ...]:
+    """Overrides of a smoke run."""
+    return ("scale=smoke", "figures=none", *overrides)
 
 
 def train(outputs: Path, *overrides: str) -> Path:
     """Run a command's overrides in this process; the folder that holds its seeds' folders."""
     train_first(outputs, *overrides)
-    perform("scale=smoke", "figures=none", f"paths.outputs={outputs}", *overrides)
-    return only(outputs, config(*overrides)["name"])
+    perform(f"paths.outputs={outputs}", *smoke(*overrides))
+    return only(outputs, composed(*smoke(*overrides)).name)
 
 
 def train_first(outputs: Path, *overrides: str) -> None:
     """Train the run that has the first weights of another, if there is one."""
-    first = origin(config(*overrides)["pretrained"])
+    first = origin(plain(composed(*smoke(*overrides)).pretrained))
     if first is not None:
         shared = [o for o in overrides if not o.startswith("experiment=")]
-        perform(
-            "scale=smoke", "figures=none", f"paths.outputs={outputs}", *first.overrides, *shared
-        )
+        perform(f"paths.outputs={outputs}", *smoke(*first.overrides, *shared))
 
 
 def perform(*overrides: str) -> None:
     """Run a command's overrides in this process."""
-    arguments = quote_paths(list(overrides))
-    execute(compose_run(arguments), arguments)
+    execute(composed(*overrides), quote_paths(list(overrides)))
 
 
 def load_script(name: str) -> Any:
@@ -174,7 +187,7 @@ def interrupt(
     with signal_at(monkeypatch, batch, *overrides), pytest.raises(SystemExit) as caught:
         train(outputs, *overrides)
     assert caught.value.code == 128 + signal.SIGTERM
-    name = config(*overrides)["name"]
+    name = composed(*smoke(*overrides)).name
     folder = next(path for path in sorted(only(outputs, name).iterdir()) if not done(path))
     assert read(folder / "status.json")["status"] == "interrupted"
     return checkpoint.load(next(folder.rglob("checkpoint.pt")))
@@ -183,7 +196,7 @@ def interrupt(
 @contextmanager
 def signal_at(monkeypatch: pytest.MonkeyPatch, batch: int, *overrides: str) -> Iterator[None]:
     """Send this process SIGTERM while a run works on its `batch`-th batch."""
-    dataset: Any = type(build(config(*overrides, "scale=smoke")["dataset"], "dataset"))
+    dataset: Any = type(build(config(*smoke(*overrides))["dataset"], "dataset"))
     passes, seen = dataset.batches, 0
 
     def batches(self: Any, split: str, *args: Any, **kwargs: Any) -> Iterator[Any]:

@@ -444,20 +444,30 @@ def test_script_says_what_it_made_or_what_is_wrong(tmp_path: Path) -> None:
 
 
 def test_interrupted_preparation_goes_on(tmp_path: Path) -> None:
-    source = write_release(tmp_path / "CLEVR_v1.0", count=40, size=(320, 240))
+    source = write_release(tmp_path / "CLEVR_v1.0")
+    picture = source / "images" / "val" / scene("val", 4)["image_filename"]
+    content = picture.read_bytes()
+    picture.unlink()
+    os.mkfifo(picture)  # whoever reads it waits
     options = ["--source", str(source), "--root", str(tmp_path), "--workers", "2"]
     command = [sys.executable, str(REPOSITORY / "scripts" / "prepare_clevr.py"), *options]
+    train = real_store_path(tmp_path, 128, "train")
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
-        while process.poll() is None and not list(tmp_path.rglob("*.h5*")):
+        while process.poll() is None and not train.exists():
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal sends Ctrl-C
         out, error = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
     assert error.splitlines()[-1] == "interrupted; start it again to go on"
     assert "Traceback" not in error
-    assert run_script(*options).returncode == 0
+    picture.unlink()
+    picture.write_bytes(content)
+    written = train.stat().st_mtime_ns
+    done = run_script(*options)
+    assert done.returncode == 0 and done.stdout.count(": 5 images") == 2
+    assert train.stat().st_mtime_ns == written
 
 
 def test_sample_of_real_renders_is_prepared(tmp_path: Path) -> None:

@@ -125,11 +125,13 @@ def blocks(table: Table, records: Sequence[Record], tables: Sequence[Table]) -> 
         tables: all tables. A record belongs to the runs that share most axes with it: one with
             `loss.steps=all` fills the table that asks for it, and no block of one that does not.
     """
-    known = [run for t in [table, *tables] for run in t.runs]
+    read = {run.experiment for run in table.runs}
+    known = [run for t in [table, *tables] for run in t.runs if run.experiment in read]
     found: list[Block] = []
-    for record in sorted(records, key=lambda r: r.data):
-        for run in table.runs:
-            if not _holds(run, record) or any(_closer(k, run, record) for k in known):
+    for record in sorted((r for r in records if r.experiment in read), key=lambda r: r.data):
+        holding = [run for run in known if _holds(run, record)]
+        for run in (run for run in table.runs if _holds(run, record)):
+            if any(run.axes != k.axes and _part_of(run.axes, k.axes) for k in holding):
                 continue
             extra = {k: v for k, v in record.axes.items() if k not in run.axes}
             new = Block(table, record.scale, record.source, record.copy, extra, {})
@@ -149,10 +151,6 @@ def _takes(block: Block, run: Run, record: Record) -> bool:
 
 def _holds(run: Run, record: Record) -> bool:
     return run.experiment == record.experiment and _part_of(run.axes, record.axes)
-
-
-def _closer(other: Run, run: Run, record: Record) -> bool:
-    return _holds(other, record) and other.axes != run.axes and _part_of(run.axes, other.axes)
 
 
 def _part_of(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
