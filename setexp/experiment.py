@@ -235,10 +235,7 @@ class Experiment:
             "metrics": result.metrics,
             **result.size,
             "provenance": provenance(f"{self.command} seeds=[{seed}]", self.device, result.seconds)
-            | {
-                "stacked_seeds": result.stacked,
-                "compiled": bool(self.config.trainer.compile),
-            },
+            | {"stacked_seeds": result.stacked, "compiled": bool(self.config.trainer.compile)},
         }
         write_json(folder / "result.json", record)
         write_json(folder / "status.json", {"status": result.status})

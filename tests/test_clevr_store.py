@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from smoke_runs import outcome
 
 from setexp.datasets.array_store import DamagedError, is_sound, kept, part_spans
 from setexp.datasets.clevr import official
@@ -453,12 +454,18 @@ def test_interrupted_preparation_goes_on(tmp_path: Path) -> None:
     command = [sys.executable, str(REPOSITORY / "scripts" / "prepare_clevr.py"), *options]
     train = real_store_path(tmp_path, 128, "train")
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # a shell's background job, which these tests may be, ignores Ctrl-C
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         while process.poll() is None and not train.exists():
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal sends Ctrl-C
-        out, error = process.communicate(timeout=60)
+        out, error = outcome(process)
     assert (process.returncode, out) == (130, "")
     assert error.splitlines()[-1] == "interrupted; start it again to go on"
     assert "Traceback" not in error
