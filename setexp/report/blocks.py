@@ -130,8 +130,9 @@ def blocks(table: Table, records: Sequence[Record], tables: Sequence[Table]) -> 
     found: list[Block] = []
     for record in sorted((r for r in records if r.experiment in read), key=lambda r: r.data):
         holding = [run for run in known if _holds(run, record)]
-        for run in (run for run in table.runs if _holds(run, record)):
-            if any(run.axes != k.axes and _part_of(run.axes, k.axes) for k in holding):
+        for run in table.runs:
+            closer = (k for k in holding if k.axes != run.axes and _part_of(run.axes, k.axes))
+            if not _holds(run, record) or any(closer):
                 continue
             extra = {k: v for k, v in record.axes.items() if k not in run.axes}
             new = Block(table, record.scale, record.source, record.copy, extra, {})
