@@ -33,8 +33,8 @@ def submission(folder: Path, split: str, root: Path | None, device: str) -> list
     from omegaconf import OmegaConf
 
     from setexp.build import build
+    from setexp.processes import device_of
     from setexp.report.records import read_record
-    from setexp.run import device_of
     from setexp.training import checkpoint
     from setexp.training.precision import set_float32
     from setexp.training.settings import Precision

@@ -1,10 +1,7 @@
 """Neural networks for sets: five documents' tables as config files."""
 
 import os
-from pathlib import Path
 
-_CPU = Path("/proc/cpuinfo")
-if _CPU.exists() and "GenuineIntel" in _CPU.read_text():
-    # Intel's MKL splits a product among threads by the size of its batch, so that a seed would
-    # round otherwise alone than in a stack. It reads this at its first product; speed is the same.
-    os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+# Intel's MKL splits a product among threads by the size of its batch, so that a seed would round
+# otherwise alone than in a stack. It reads this at its first product; speed is the same.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")

@@ -71,6 +71,7 @@ class Config:
     checkpoint: str | None = None
     device: str = "auto"
     threads: int | None = None
+    processes: int = 1
     restart: bool = False
 
 

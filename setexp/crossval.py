@@ -25,6 +25,7 @@ from setexp.build import build, check
 from setexp.config import plain
 from setexp.errors import ConfigError
 from setexp.files import read_json, write_json
+from setexp.processes import divided, spread
 from setexp.report.records import slug
 from setexp.rules import broken_rules
 from setexp.training import checkpoint
@@ -133,7 +134,7 @@ class Repeat:
         folder: Path,
         device: torch.device,
     ) -> None:
-        self.points, self.evaluation = points(config), evaluation
+        self.config, self.points, self.evaluation = config, points(config), evaluation
         self.settings: CrossValidation = OmegaConf.to_object(config.crossval)  # type: ignore[assignment]
         self.limit, self.seed, self.folder, self.device = config.trainer.stack, seed, folder, device
         self.folds = dataset.folds
@@ -154,16 +155,9 @@ class Repeat:
             NonFiniteError: a member diverged.
             SystemExit: a signal asked to stop; the same command goes on.
         """
-        stacks = list(self._stacks())
-        for number, members in enumerate(stacks):
-            shared = self._shape(members[0])
-            print(f"  stack {number + 1} of {len(stacks)}: {len(members)} models, {slug(shared)}")
-            fit = self._fit(members)
-            fit.train()
-            about = {"steps": fit.step, "seconds": fit.seconds / len(members), "of": len(members)}
-            for member, earlier in zip(members, fit.earlier, strict=True):
-                own = about | {"origins": [*earlier, fit.origin]}
-                write_json(member.folder / "done.json", own)
+        stacks = divided(list(self._stacks()), self.config.processes)
+        numbered = [(f"stack {n + 1} of {len(stacks)}", stack) for n, stack in enumerate(stacks)]
+        spread(self._train, numbered, self.config)
         done = [read_json(member.folder / "done.json") for member in self.members]
         return {
             "steps": sum(d["steps"] for d in done),
@@ -171,6 +165,17 @@ class Repeat:
             "stacked": max(d["of"] for d in done),
             "origins": [origin for d in done for origin in d.get("origins", [])],
         }
+
+    def _train(self, numbered: tuple[str, list[Member]]) -> None:
+        """Train a stack."""
+        number, members = numbered
+        print(f"  {number}: {len(members)} models, {slug(self._shape(members[0]))}")
+        fit = self._fit(members)
+        fit.train()
+        about = {"steps": fit.step, "seconds": fit.seconds / len(members), "of": len(members)}
+        for member, earlier in zip(members, fit.earlier, strict=True):
+            own = about | {"origins": [*earlier, fit.origin]}
+            write_json(member.folder / "done.json", own)
 
     def choose(self) -> tuple[Point, dict[str, float]]:
         """The selected point and the metrics of the run, from the members' curves."""

@@ -68,12 +68,13 @@ class Experiment:
         config: DictConfig,
         nodes: dict[str, Any],
         overrides: list[str],
-        dataset: Any,
-        evaluation: Evaluation,
         device: torch.device,
     ) -> None:
-        self.config, self.nodes, self.dataset = config, nodes, dataset
-        self.evaluation, self.device = evaluation, device
+        self.config, self.nodes = config, nodes
+        self.overrides, self.device = overrides, device
+        self.dataset = build(nodes["dataset"], "dataset").to(device)
+        parts = {k: build(v, f"evaluation.{k}") for k, v in nodes["evaluation"].items()}
+        self.evaluation = Evaluation(**parts)
         code()  # is noted before it can change
         self.axes, self.places = axes(overrides), places(overrides)
         settings = [f"experiment={config.name}", *arguments(overrides)]
@@ -82,6 +83,10 @@ class Experiment:
         settings += [place for place in self.places if place.startswith("dataset.source=")]
         settings += ["trainer.compile=true"] if config.trainer.compile else []
         self.command = f"python train.py {shell_words(settings)}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In another process it is built anew, with data of its own."""
+        return Experiment, (self.config, self.nodes, self.overrides, self.device)
 
     def folder_of(self, seed: int) -> Path:
         """Where a seed's run writes."""
@@ -235,7 +240,11 @@ class Experiment:
             "metrics": result.metrics,
             **result.size,
             "provenance": provenance(f"{self.command} seeds=[{seed}]", self.device, result.seconds)
-            | {"stacked_seeds": result.stacked, "compiled": bool(self.config.trainer.compile)},
+            | {
+                "stacked_seeds": result.stacked,
+                "processes": self.config.processes,
+                "compiled": bool(self.config.trainer.compile),
+            },
         }
         write_json(folder / "result.json", record)
         write_json(folder / "status.json", {"status": result.status})

@@ -18,7 +18,7 @@ from setexp.training.settings import OPERATIONAL
 # Overrides that change where or how a run happens, but not what it computes, rounding aside.
 _OPERATIONAL = re.compile(
     r"^[+~]*(experiment|scale|seeds|table(\.points)?|rows|columns|run|mode|checkpoint|device|threads"
-    r"|restart|(figures|paths|tracking)(\..*)?|hydra[/.].*|"
+    r"|processes|restart|(figures|paths|tracking)(\..*)?|hydra[/.].*|"
     + "|".join(rf"{section}\.({'|'.join(keys)})" for section, keys in OPERATIONAL.items())
     + r")(@.*)?$"
 )

@@ -329,6 +329,8 @@ def _process(nodes: dict[str, Any]) -> list[str]:
         mistakes.append(f"name={nodes['name']}: it names a folder; use letters, digits, - and _")
     if nodes["threads"] is not None and nodes["threads"] < 1:
         mistakes.append(f"threads={nodes['threads']}: at least 1, or null for all cores")
+    if nodes["processes"] < 1:
+        mistakes.append(f"processes={nodes['processes']}: at least 1")
     for key in ("rows", "columns"):
         if nodes[key] is not None:  # of a table's run it is gone by now
             mistakes.append(f"{key}={nodes[key]}: chooses a part of a table; add -m table=NAME")

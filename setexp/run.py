@@ -23,18 +23,18 @@ from setexp.config import compose_run, jobs, plain, unknown_keys, unread_widths
 from setexp.errors import ClaimedError, ConfigError, NonFiniteError, listed, refuse
 from setexp.evaluate_saved import evaluate_saved
 from setexp.experiment import Experiment
-from setexp.memory import keep_freed_memory
 from setexp.overrides import axes
+from setexp.processes import set_up
 from setexp.report.tables import config_name
 from setexp.rules import broken_rules, rules_broken_by_data
 from setexp.together import train
 from setexp.training.optimise import within
-from setexp.training.precision import check_precision, set_float32
-from setexp.training.settings import OPERATIONAL, Evaluation, Precision
+from setexp.training.settings import OPERATIONAL
 
 # Overrides that hold for a run whose weights another one needs, too.
 _FOR_BOTH = re.compile(
-    rf"(seeds|device|threads|paths\..+|tracking\..+|dataset\.({'|'.join(OPERATIONAL['dataset'])}))="
+    r"(seeds|device|threads|processes|paths\..+|tracking\..+"
+    rf"|dataset\.({'|'.join(OPERATIONAL['dataset'])}))="
 )
 # Seconds between looks at a run that another process trains.
 _PATIENCE = 10.0
@@ -160,11 +160,9 @@ def _experiment(config: DictConfig, overrides: list[str]) -> Experiment:
     nodes = plain(config)
     refuse(_mistakes(config, nodes, overrides))
     refuse(_mistakes_of_model(nodes))
-    device = _set_up(config, nodes["trainer"]["precision"])
-    dataset = build(nodes["dataset"], "dataset").to(device)
-    evaluation = _evaluation(nodes["evaluation"])
-    refuse(rules_broken_by_data(nodes, dataset, evaluation))
-    return Experiment(config, nodes, overrides, dataset, evaluation, device)
+    experiment = Experiment(config, nodes, overrides, set_up(config))
+    refuse(rules_broken_by_data(nodes, experiment.dataset, experiment.evaluation))
+    return experiment
 
 
 def _mistakes(config: DictConfig, nodes: dict[str, Any], overrides: list[str]) -> list[str]:
@@ -187,43 +185,3 @@ def _mistakes_of_model(nodes: dict[str, Any]) -> list[str]:
     if part is not None and not any(within(name, part) for name, _ in task.named_parameters()):
         mistakes.append(f"trainer.lr_part={part}: the task has no parameters of that name")
     return mistakes
-
-
-def _set_up(config: DictConfig, precision: Precision) -> torch.device:
-    """Threads, arithmetic and memory of this process as a config wants them; its device."""
-    if config.threads:
-        try:
-            torch.set_num_threads(config.threads)
-        except (RuntimeError, ValueError):
-            raise ConfigError(f"threads={config.threads}: more than there can be") from None
-    device = device_of(config.device)
-    set_float32(precision)
-    if config.mode == "train":
-        check_precision(precision, device)
-    if device.type == "cpu":
-        keep_freed_memory()
-    return device
-
-
-def device_of(name: str) -> torch.device:
-    """The device a command names.
-
-    Raises:
-        ConfigError: there is none of that name here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"device={name}: this machine offers no CUDA device; use device=cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, ImportError):
-        raise ConfigError(f"device={name}: no such device; use auto, cpu or cuda") from None
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"device={name}: not supported; use auto, cpu or cuda")
-    return device
-
-
-def _evaluation(nodes: dict[str, Any]) -> Evaluation:
-    return Evaluation(**{k: build(v, f"evaluation.{k}") for k, v in nodes.items()})

@@ -14,6 +14,7 @@ from setexp.crossval import Repeat
 from setexp.errors import ConfigError, NonFiniteError, shortened
 from setexp.experiment import Experiment, RunResult
 from setexp.files import read_json, write_json
+from setexp.processes import divided, spread
 from setexp.training.loop import Fit
 from setexp.training.randomness import for_run
 from setexp.training.tracking import Tracker
@@ -30,6 +31,9 @@ def train(experiments: Sequence[Experiment]) -> None:
         ConfigError: a seed's folder cannot be used.
         NonFiniteError: some seeds diverged; the others are finished.
     """
+    if not experiments:
+        return
+    config = experiments[0].config  # of one command
     with ExitStack() as claims:
         pending = [(one, seed) for one in experiments for seed in one.pending(claims)]
         _prepare(pending)
@@ -38,7 +42,8 @@ def train(experiments: Sequence[Experiment]) -> None:
         validated = [(one, seed) for one, seed in pending if one.nodes["crossval"]["grid"]]
         failures = [f for one, seed in validated for f in _cross_validate(one, seed)]
         rest = [member for member in pending if member not in validated]
-        failures += [f for members in _groups(rest) for f in _fit(members)]
+        parts = divided(list(_groups(rest)), config.processes)
+        failures += [f for found in spread(_fit, parts, config) for f in found]
     if failures:
         raise NonFiniteError("\nerror: ".join(failures))
 

@@ -32,20 +32,21 @@ ARROW = {
     "config": ("explain", "overrides", "report", "training"),
     "command_line": ("config", "explain", "report", "rules"),
     "pretrained": ("overrides", "report", "training"),
-    "crossval": ("build", "config", "report", "rules", "training"),
+    "processes": ("config", "memory", "training"),
+    "crossval": ("build", "config", "processes", "report", "rules", "training"),
     "science": ("training",),
     "run_folder": ("science",),
     "experiment": (
         *("build", "crossval", "overrides", "pretrained", "provenance", "report", "run_folder"),
         *("science", "training"),
     ),
-    "together": ("crossval", "experiment", "training"),
+    "together": ("crossval", "experiment", "processes", "training"),
     "evaluate_saved": (
         *("build", "crossval", "experiment", "provenance", "report", "science", "training"),
     ),
     "run": (
-        *("build", "config", "evaluate_saved", "experiment", "memory", "overrides", "pretrained"),
-        *("report", "rules", "together", "training"),
+        *("build", "config", "evaluate_saved", "experiment", "overrides", "pretrained"),
+        *("processes", "report", "rules", "together", "training"),
     ),
 }
 EVERYWHERE = ("errors", "files")
@@ -118,7 +119,7 @@ def test_only_the_top_knows_hydra() -> None:
         for package in {name.split(".")[0] for name in imported(path)} & HYDRA:
             users[package].add(own_part(path))
     assert users["hydra"] == {"config", "command_line", "overrides", "run"}
-    above = {"build", "crossval", "experiment", "explain", "run_folder", "together"}
+    above = {"build", "crossval", "experiment", "explain", "processes", "run_folder", "together"}
     assert users["omegaconf"] == {*users["hydra"], *above}
 
 

@@ -355,6 +355,7 @@ RULES = [
     ([POLYGONS, "mode=test"], "mode=test: use train or eval"),
     ([POLYGONS, "mode=eval"], "mode=eval: name the weights with checkpoint="),
     ([POLYGONS, "threads=0"], "threads=0: at least 1"),
+    ([POLYGONS, "processes=0"], "processes=0: at least 1"),
     ([POLYGONS, "seeds=[]"], "seeds=[]: name at least one, and each once"),
     ([POLYGONS, "seeds=[1,1]"], "seeds=[1, 1]: name at least one, and each once"),
 ]

@@ -4,7 +4,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from smoke_runs import assert_same_run, complaint, config, curve, interrupt, only, read, train
+from smoke_runs import (
+    assert_same_run,
+    command,
+    complaint,
+    config,
+    curve,
+    interrupt,
+    only,
+    read,
+    smoke,
+    train,
+)
 
 from setexp.config import compose_run
 from setexp.crossval import choose, points, read_curve
@@ -175,6 +186,17 @@ def test_folds_together_are_folds_alone(
     records = [read(folder / "result.json") for folder in (together, some, alone)]
     members = len(list(together.glob("members/*/*")))
     assert [r["provenance"]["stacked_seeds"] for r in records] == [members, 2, 1]
+
+
+def test_a_command_that_asks_for_one_thread_has_all_of_the_law(
+    tmp_path: Path, data_root: Path
+) -> None:
+    """PyTorch begins with one for each core, and MKL would remember that."""
+    own = smoke(*arguments(data_root), "threads=1")
+    for size in ("3", "6"):
+        where = (f"crossval.stack={size}", f"paths.outputs={tmp_path / size}")
+        assert command(*own, *where, cwd=tmp_path, OMP_NUM_THREADS="2").returncode == 0
+    assert_same_run(only(tmp_path / "3") / "seed-0", only(tmp_path / "6") / "seed-0")
 
 
 def test_members_differ(tmp_path: Path, data_root: Path) -> None:

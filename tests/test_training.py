@@ -34,7 +34,7 @@ from setexp.training import checkpoint, loop
 from setexp.training.optimise import inner_steps, learning_rate, within
 from setexp.training.precision import check_precision
 from setexp.training.randomness import derive, own_draws
-from setexp.training.settings import Evaluation, Precision, Trainer
+from setexp.training.settings import Precision, Trainer
 
 POLYGONS = "experiment=polygons_fspool"
 
@@ -172,9 +172,8 @@ def test_a_compiled_step_draws_and_learns_what_it_does_otherwise(tmp_path: Path)
 
 def test_a_recorded_command_compiles_where_the_run_did() -> None:
     given = [POLYGONS, "trainer.compile=true", "trainer.log_every=3"]  # the last changes no number
-    composed, data = compose_run(given), SimpleNamespace(source="synthetic")
-    cpu = torch.device("cpu")
-    run = Experiment(composed, plain(composed), given, data, Evaluation(), cpu)
+    composed = compose_run(given)
+    run = Experiment(composed, plain(composed), given, torch.device("cpu"))
     assert run.command == f"python train.py {POLYGONS} trainer.compile=true"
 
 
