@@ -174,6 +174,8 @@ def peak_memory(contender: Contender, device: torch.device) -> float | None:
     """
     contender.run()  # optimiser state and compiled code exist from here on
     gc.collect()
+    if not contender.here:
+        return None
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
@@ -211,7 +213,7 @@ def show(name: str, result: dict[str, Any]) -> None:
         share = c["share_of_product_rate"]
         share = "" if share is None else f"  {share:4.0%} of product rate"
         print(
-            f"  {label:<28}{c['ms']:9.3f} ms  {memory}  {c['speedup']:5.2f}x{bar}{share}",
+            f"  {label:<34}{c['ms']:9.3f} ms  {memory}  {c['speedup']:5.2f}x{bar}{share}",
             flush=True,
         )
     for label, g in result["growth"].items():
@@ -221,7 +223,7 @@ def show(name: str, result: dict[str, Any]) -> None:
             "" if g["bar"] is None else f" (bar {g['bar']:.0%}: {'met' if g['met'] else 'MISSED'})"
         )
         few, many = g["memory_mb"]
-        print(f"  {label:<28}10 to 40 steps {few:6.0f} to {many:.0f} MB  {g['growth']:+.0%}{bar}")
+        print(f"  {label:<34}10 to 40 steps {few:6.0f} to {many:.0f} MB  {g['growth']:+.0%}{bar}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,16 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import torch
-from contenders import Case, Contender, ReferenceVector, Resident, Vector, ours, plainly
+from contenders import (
+    Case,
+    Contender,
+    ReferenceVector,
+    Resident,
+    Vector,
+    in_processes,
+    ours,
+    plainly,
+)
 from reference import counting, descent, permutation, sets
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
@@ -20,15 +29,37 @@ from setexp.datasets.mnist_images import load_mnist
 def both_ways(
     overrides: list[str], device: torch.device, compiled: bool, counts: Sequence[int]
 ) -> list[Contender]:
-    """Stacks of so many seeds and, where it is asked for, the same compiled."""
+    """Stacks of so many seeds and, where it is asked for, the same compiled; and stacks divided
+    among as many processes as this one has threads."""
     contenders = []
     for how in (False, True)[: 1 + compiled]:
+        make = partial(seeds_of, [*overrides, f"trainer.compile={how}"], device)
         for count in counts:
-            name = "one seed" if count == 1 else f"{count} seeds stacked"
-            name += ", compiled" if how else ""
-            own = [*overrides, f"trainer.compile={how}"]
-            contenders.append(ours(name, own, device, seeds=count)[0])
+            contenders.append(make(range(count)))
+            contenders += divided("seeds", make, count, how, device)
     return contenders
+
+
+def seeds_of(overrides: list[str], device: torch.device, seeds: Sequence[int]) -> Contender:
+    """Seeds of a config, stacked if there are several."""
+    name = "one seed" if len(seeds) == 1 else f"{len(seeds)} seeds stacked"
+    name += ", compiled" if "trainer.compile=True" in overrides else ""
+    return ours(name, overrides, device, seeds=seeds)[0]
+
+
+def divided(
+    what: str,
+    make: Callable[[Sequence[int]], Contender],
+    count: int,
+    compiled: bool,
+    device: torch.device,
+) -> list[Contender]:
+    """So many of them in as many processes as there are threads here, if there are several."""
+    processes = min(count, torch.get_num_threads())
+    if device.type != "cpu" or processes == 1:
+        return []
+    name = f"{count} {what}, {processes} processes" + (", compiled" if compiled else "")
+    return [in_processes(name, make, count, processes)]
 
 
 def polygons(n: int, loss: str, device: torch.device, compiled: bool) -> Case:
@@ -56,7 +87,7 @@ def polygons(n: int, loss: str, device: torch.device, compiled: bool) -> Case:
         *both_ways(overrides, device, compiled, (1, 16)),
     ]
     how = ", compiled" if compiled else ""
-    return Case(contenders, {f"one seed{how}": 3.0, f"16 seeds stacked{how}": 5.0})
+    return Case(contenders, {f"one seed{how}": 3.0, contenders[-1].name: 5.0})
 
 
 def mnist_fspool(device: torch.device) -> Case:
@@ -104,13 +135,14 @@ def mnist_classify(device: torch.device, compiled: bool) -> Case:
         "dataset.train_size=800",
         "dataset.test_size=1",
     ]
+    mine = both_ways(overrides, device, compiled, (1, 16))
     return Case(
         [
             Contender("reference", partial(run, False), len(batches)),
             Contender("reference, padded to 342", partial(run, True), len(batches)),
-            *both_ways(overrides, device, compiled, (1, 16)),
+            *mine,
         ],
-        {f"one seed{how}": 2.0, f"16 seeds stacked{how}": 4.0},
+        {f"one seed{how}": 2.0, mine[-1].name: 4.0},
     )
 
 
@@ -389,21 +421,20 @@ GRAPHS = [
 ]
 
 
-def folds(device: torch.device, count: int, compiled: bool = False) -> Contender:
-    """The first folds of a cross-validation on graphs like MUTAG's, in a stack; one epoch."""
+def folds(device: torch.device, compiled: bool, which: Sequence[int]) -> Contender:
+    """Folds of a cross-validation on graphs like MUTAG's, stacked if several; one epoch."""
     data = build(plain(compose_run(GRAPHS))["dataset"], "dataset").to(device)
-    name = "one fold" if count == 1 else f"{count} folds stacked"
+    name = "one fold" if len(which) == 1 else f"{len(which)} folds stacked"
     name += ", compiled" if compiled else ""
     overrides = [*GRAPHS, f"trainer.compile={compiled}"]
-    datasets = [data.fold(k) for k in range(count)]
-    return ours(name, overrides, device, seeds=count, datasets=datasets)[0]
+    return ours(name, overrides, device, seeds=which, datasets=[data.fold(k) for k in which])[0]
 
 
 def graphs(device: torch.device, compiled: bool) -> Case:
     """GIN with FSPool, an epoch of MUTAG's size and its curves, beside padded batches."""
     from reference.graphs import epoch
 
-    mine = [folds(device, 1, how) for how in (False, True)[: 1 + compiled]]
+    mine = [folds(device, how, [0]) for how in (False, True)[: 1 + compiled]]
     data = build(plain(compose_run(GRAPHS))["dataset"], "dataset")
     reference = Contender("reference", epoch(data, device), mine[0].steps)
     return Case([reference, *mine], {mine[-1].name: 2.0})
@@ -411,8 +442,11 @@ def graphs(device: torch.device, compiled: bool) -> Case:
 
 def graph_folds(device: torch.device, compiled: bool) -> Case:
     """Ten folds together beside one, an epoch and its curves, per fold."""
-    stacked = [folds(device, 10, how) for how in (False, True)[: 1 + compiled]]
-    return Case([folds(device, 1), *stacked], {stacked[-1].name: 5.0})
+    contenders = [folds(device, False, [0])]
+    for how in (False, True)[: 1 + compiled]:
+        contenders.append(folds(device, how, range(10)))
+        contenders += divided("folds", partial(folds, device, how), 10, how, device)
+    return Case(contenders, {contenders[-1].name: 5.0})
 
 
 CASES: dict[str, Callable[[torch.device, bool], Case]] = {

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from setexp.build import build
-from setexp.config import compose_run, plain
+from setexp.config import compose_run, plain, register
+from setexp.memory import keep_freed_memory
 from setexp.sets import Batch, Encoding, SetBatch
 from setexp.tasks.predict import Predict
 from setexp.training.evaluate import measure_curves
@@ -29,12 +33,14 @@ class Contender:
 
     Args:
         name: shown. run: takes `steps` steps, data included. seeds: trained at once by each step.
+        here: in this process, whose memory is measured.
     """
 
     name: str
     run: Callable[[], None]
     steps: int
     seeds: int = 1
+    here: bool = True
 
 
 @dataclass
@@ -116,7 +122,7 @@ def ours(
     overrides: list[str],
     device: torch.device,
     *,
-    seeds: int = 1,
+    seeds: Sequence[int] = (0,),
     dataset: Any = None,
     datasets: Sequence[Any] | None = None,
     encoder: Callable[[], nn.Module] | None = None,
@@ -143,7 +149,7 @@ def ours(
 
     if datasets is None:
         own = dataset or build(nodes["dataset"], "dataset").to(device)
-        datasets = [for_run(own, seed) for seed in range(seeds)]
+        datasets = [for_run(own, seed) for seed in seeds]
     evaluation = Evaluation(stats=nodes["evaluation"]["stats"],
                             curves=nodes["evaluation"]["curves"])  # fmt: skip
     fit = Fit(
@@ -151,8 +157,8 @@ def ours(
         datasets,
         evaluation,
         OmegaConf.to_object(config.trainer),  # type: ignore[arg-type]
-        list(range(seeds)),
-        [Path("benchmarks/no-checkpoint")] * seeds,
+        seeds,
+        [Path("benchmarks/no-checkpoint")] * len(seeds),
         device,
         lambda *_: None,  # type: ignore[arg-type,return-value]
     )
@@ -164,7 +170,49 @@ def ours(
         if evaluation.curves:
             measure_curves(fit.learner, fit.datasets, evaluation, 1000, device)
 
-    return Contender(name, run, fit.per_epoch, seeds), fit
+    return Contender(name, run, fit.per_epoch, len(seeds)), fit
+
+
+def in_processes(
+    name: str, make: Callable[[Sequence[int]], Contender], count: int, processes: int
+) -> Contender:
+    """So many seeds, divided among processes of one thread each as `processes=...` divides them.
+
+    Args:
+        make: what a process does with its seeds; to be pickled.
+    """
+    context, connections = multiprocessing.get_context("spawn"), []
+    for k in range(processes):
+        mine, its = context.Pipe()
+        own = range(count)[k::processes]
+        context.Process(target=_take_turns, args=(its, make, own), daemon=True).start()
+        its.close()  # or neither end would notice that the other is gone
+        connections.append(mine)
+    steps = [connection.recv() for connection in connections]
+
+    def run() -> None:
+        for connection in connections:
+            connection.send(None)
+        for connection in connections:
+            connection.recv()
+
+    return Contender(name, run, steps[0], count, here=False)
+
+
+def _take_turns(
+    connection: Connection, make: Callable[[Sequence[int]], Contender], seeds: Sequence[int]
+) -> None:
+    """What such a process does, until the benchmark is over."""
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    register()
+    contender = make(seeds)
+    connection.send(contender.steps)
+    with suppress(EOFError):
+        while True:
+            connection.recv()
+            contender.run()
+            connection.send(None)
 
 
 def plainly(
