@@ -73,8 +73,7 @@ class Experiment:
         self.config, self.nodes = config, nodes
         self.overrides, self.device = overrides, device
         self.dataset = build(nodes["dataset"], "dataset").to(device)
-        parts = {k: build(v, f"evaluation.{k}") for k, v in nodes["evaluation"].items()}
-        self.evaluation = Evaluation(**parts)
+        self.evaluation = evaluation_of(nodes["evaluation"])
         code()  # is noted before it can change
         self.axes, self.places = axes(overrides), places(overrides)
         settings = [f"experiment={config.name}", *arguments(overrides)]
@@ -252,6 +251,11 @@ class Experiment:
             print(f"  seed {seed}  {name:<24} {value:.6g}")
         diverged = "" if why is None else " (diverged)"
         print(f"record: {folder}/result.json{diverged}")
+
+
+def evaluation_of(nodes: dict[str, Any]) -> Evaluation:
+    """The section of a config, its parts built."""
+    return Evaluation(**{k: build(v, f"evaluation.{k}") for k, v in nodes.items()})
 
 
 def draw(

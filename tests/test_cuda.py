@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_leaves
 
 from setexp.build import build
 from setexp.config import compose_run, plain, register
-from setexp.run import _evaluation
+from setexp.experiment import evaluation_of
 from setexp.training.loop import Fit
 from setexp.training.randomness import for_run
 from setexp.training.settings import Tracking, TrackingMode
@@ -29,7 +29,7 @@ def make_fit(experiment: str, folder: Path, seeds: list[int], *overrides: str) -
     return Fit(
         lambda _: build(nodes["task"], "task"),
         [for_run(dataset, seed) for seed in seeds],
-        _evaluation(nodes["evaluation"]),
+        evaluation_of(nodes["evaluation"]),
         OmegaConf.to_object(config.trainer),
         seeds,
         folders,
