@@ -30,7 +30,7 @@ demo: $(READY)  ## train DSPN to read small scenes, print it beside an MLP; abou
 	@echo "predicted beside true scenes: $$(ls outputs/dspn_clevr_state/default/small-procedural/seed-0/pictures/*.png)"
 
 test: $(READY)  ## all tests
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 $(ARGS)  # a thread for each of two workers
+	$(RUN) -m pytest -n 2 $(ARGS)
 
 lint: $(READY)  ## formatting, lint and types
 	$(RUN) -m ruff format --check .

@@ -131,7 +131,7 @@ def _convert(value: Any, hint: Any) -> Any:
     if _is_part(hint) and not null and isinstance(value, int | float | str | list | None):
         raise ConfigError("a part is wanted here, a mapping with _target_")
     expected = _schema_type(hint)
-    if expected is None or (value is not None and _is_built(value)):
+    if expected is None or type(value) is expected or (value is not None and _is_built(value)):
         return value
     try:
         config = OmegaConf.merge(_holder(expected), {"value": value})

@@ -28,6 +28,8 @@ Found = TypeVar("Found")
 
 # Seconds between looks at whether a signal came.
 _PATIENCE = 0.2
+# What takes a process seconds to import.
+_IMPORTED = ["setexp.together", "torch._dynamo"]
 
 
 def set_up(config: DictConfig) -> torch.device:
@@ -142,7 +144,9 @@ def _begin(
 ) -> tuple[BaseProcess, Connection]:
     """A process at work on a part, and where its result will arrive."""
     own = OmegaConf.merge(config, {"threads": max(1, torch.get_num_threads() // count)})
-    context = multiprocessing.get_context("spawn")  # a fork would inherit locked thread pools
+    # forks of a process that imported once; ours has thread pools, which a fork would find locked
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_IMPORTED)
     ours, theirs = context.Pipe(duplex=False)
     arguments = (theirs, bytes(ForkingPickler.dumps(task)), own, place)
     process = context.Process(target=_work, args=arguments, daemon=True)

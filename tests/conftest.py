@@ -13,6 +13,9 @@ import torch
 from hypothesis import settings
 from torch import Tensor
 
+torch.set_num_threads(1)  # workers share the cores,
+os.environ["OMP_NUM_THREADS"] = "1"  # and with the commands that they start
+
 GOLDEN = Path(__file__).parent / "golden"
 
 settings.register_profile("setexp", deadline=None, max_examples=15, derandomize=True, database=None)

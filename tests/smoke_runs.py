@@ -164,12 +164,15 @@ def outcome(process: subprocess.Popen[str]) -> tuple[str, str]:
         raise
 
 
-def start(*arguments: str, cwd: Path, **environment: str) -> subprocess.Popen[str]:
-    """Start `python train.py` with some arguments."""
+def start(
+    *arguments: str, cwd: Path, group: int | None = None, **environment: str
+) -> subprocess.Popen[str]:
+    """Start `python train.py` with some arguments; group 0 is a process group of its own."""
     return subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), *arguments],
         cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        env={**os.environ, **environment},
+        process_group=group,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

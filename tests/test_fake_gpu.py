@@ -30,7 +30,7 @@ def failures(data_root: Path) -> dict[str, str]:
             str(data_root),
             *STEPS,
         ],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )

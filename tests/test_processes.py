@@ -55,18 +55,17 @@ def test_numbers_are_those_of_one_process(
         assert about["processes"] == 2
 
 
-LONG = (POLYGONS, "scale=smoke", "figures=none", "trainer.epochs=100", "seeds=[0,1]")
-
-
-def children(process: int) -> list[int]:
-    """What a process has started."""
-    found = subprocess.run(["pgrep", "-P", str(process)], capture_output=True, text=True)
-    return [int(line) for line in found.stdout.split()]
+# Far more epochs than a test lasts, and numbers after the first.
+ENDLESS = (
+    *(POLYGONS, "scale=smoke", "figures=none", "seeds=[0,1]"),
+    *("trainer.epochs=100000", "trainer.report_at=[1]"),
+)
 
 
 def begun(tmp_path: Path, overrides: tuple[str, ...]) -> "subprocess.Popen[str]":
     """A command whose two processes have taken steps."""
-    process = start(*overrides, *TWO, f"paths.outputs={tmp_path}", cwd=tmp_path)
+    tmp_path.mkdir(exist_ok=True)
+    process = start(*overrides, *TWO, f"paths.outputs={tmp_path}", cwd=tmp_path, group=0)
     until = time.monotonic() + 100
     while len(list(tmp_path.glob("*/*/*/seed-*/metrics.jsonl"))) < 2:
         assert process.poll() is None and time.monotonic() < until
@@ -74,31 +73,26 @@ def begun(tmp_path: Path, overrides: tuple[str, ...]) -> "subprocess.Popen[str]"
     return process
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same runs in one process, in one go."""
-    return train(tmp_path_factory.mktemp("undisturbed"), *LONG, "threads=1")
-
-
-def test_a_signal_stops_all_and_the_same_command_goes_on(undisturbed: Path, tmp_path: Path) -> None:
-    """A terminal's Ctrl-C, which it sends to the others, too."""
-    with begun(tmp_path, LONG) as process:
-        for one in (process.pid, *children(process.pid)):
-            os.kill(one, signal.SIGINT)
+def test_a_signal_stops_all_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    """A terminal's Ctrl-C, which it sends to all of them."""
+    with begun(tmp_path / "cut", ENDLESS) as process:
+        os.killpg(process.pid, signal.SIGINT)
         outcome(process)
     assert process.returncode == 128 + signal.SIGINT
-    folder = only(tmp_path)
-    for seed in (0, 1):
-        status = read(folder / f"seed-{seed}/status.json")
+    epochs = []
+    for folder in only(tmp_path / "cut").iterdir():
+        status = read(folder / "status.json")
         assert status["status"] == "interrupted" and 0 < status["step"] < status["steps"]
-    train(tmp_path, *LONG, "threads=1")
-    for seed in (0, 1):
-        assert_same_run(folder / f"seed-{seed}", undisturbed / f"seed-{seed}")
+        epochs.append(status["step"] * 100000 // status["steps"])
+    later = (*ENDLESS, "threads=1", f"trainer.until={max(epochs) + 2}")
+    undisturbed = train(tmp_path / "whole", *later)
+    for folder in train(tmp_path / "cut", *later).iterdir():
+        assert_same_run(folder, undisturbed / folder.name)
 
 
 def test_processes_end_with_a_killed_one(tmp_path: Path) -> None:
     """Else they would write into folders that the same command, given again, holds."""
-    with begun(tmp_path, LONG) as process:
+    with begun(tmp_path, ENDLESS) as process:
         process.kill()
         process.wait()  # and its pipes close when its processes have ended, too
         outcome(process)
