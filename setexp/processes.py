@@ -9,6 +9,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
@@ -21,7 +22,7 @@ from setexp.config import register
 from setexp.errors import ConfigError
 from setexp.memory import keep_freed_memory
 from setexp.training.precision import check_precision, set_float32
-from setexp.training.signals import StopRequest
+from setexp.training.signals import SIGNALS, StopRequest
 
 Part = TypeVar("Part")
 Found = TypeVar("Found")
@@ -144,9 +145,8 @@ def _begin(
 ) -> tuple[BaseProcess, Connection]:
     """A process at work on a part, and where its result will arrive."""
     own = OmegaConf.merge(config, {"threads": max(1, torch.get_num_threads() // count)})
-    # forks of a process that imported once; ours has thread pools, which a fork would find locked
+    _serve()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_IMPORTED)
     ours, theirs = context.Pipe(duplex=False)
     arguments = (theirs, bytes(ForkingPickler.dumps(task)), own, place)
     process = context.Process(target=_work, args=arguments, daemon=True)
@@ -155,9 +155,22 @@ def _begin(
     return process, ours
 
 
+def _serve() -> None:
+    """Have a process that forks others: it imports once, and has no thread pools that a fork would
+    find locked. No signal to stop ends it, but the end of this process does."""
+    forkserver.set_forkserver_preload(_IMPORTED)
+    resource_tracker.ensure_running()  # which lets signals through once it is started
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _work(connection: Connection, pickled: bytes, config: DictConfig, place: int) -> None:
     """What such a process does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C: the first process tells
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["TQDM_POSITION"] = str(place)
     register()

@@ -61,22 +61,27 @@ def run(config: DictConfig) -> None:
         if of_table:
             (config, overrides), *others = _table_runs(config, overrides)
         execute(config, overrides, *others, prerequisites=of_table)
-    except (ConfigError, NonFiniteError) as error:
+    except (ConfigError, NonFiniteError, KeyboardInterrupt) as error:
         if os.environ.get("HYDRA_FULL_ERROR"):
             raise
+        if _interrupted(error):  # in an evaluation, or while data are drawn
+            print("interrupted; the same command goes on", file=sys.stderr)
+            raise SystemExit(128 + signal.SIGINT) from None
         print(f"error: {error}", file=sys.stderr)
         if HydraConfig.get().mode is RunMode.MULTIRUN:
             raise FailedRun(f"a run failed: {error}") from None
         raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None
-    except KeyboardInterrupt:  # in an evaluation, or while data are drawn
-        if os.environ.get("HYDRA_FULL_ERROR"):
-            raise
-        print("interrupted; the same command goes on", file=sys.stderr)
-        raise SystemExit(128 + signal.SIGINT) from None
     except Exception:
         if HydraConfig.get().mode is RunMode.MULTIRUN:
             traceback.print_exc()  # launchers keep it to themselves, or may be gone by now
         raise
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C caused an error: what it cuts off may fail in turn while it tidies up."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def _table_runs(config: DictConfig, overrides: list[str]) -> list[Command]:

@@ -8,7 +8,7 @@ import torch
 from smoke_runs import command, complaint, entry, only, perform, read, refusal, train
 
 from setexp.command_line import refuse_bad_overrides
-from setexp.errors import NonFiniteError
+from setexp.errors import NonFiniteError, refuse
 from setexp.training.loop import Fit
 
 POLYGONS = "experiment=polygons_fspool"
@@ -343,11 +343,16 @@ def test_an_unexpected_error_of_a_sweeps_run_is_shown_at_once(
 
 
 @pytest.mark.parametrize("mode", ["MULTIRUN", "RUN"])
+@pytest.mark.parametrize("masked", [True, False], ids=["tidying up failed", "plain"])
 def test_ctrl_c_outside_of_training_is_one_line(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, mode: str
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, masked: bool, mode: str
 ) -> None:
     def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+        try:
+            raise KeyboardInterrupt
+        finally:
+            if masked:
+                refuse(["of what was cut off"])
 
     monkeypatch.setattr("setexp.run.execute", interrupted)
     code, lines = entry(capsys, POLYGONS, f"hydra.mode={mode}")

@@ -62,12 +62,12 @@ ENDLESS = (
 )
 
 
-def begun(tmp_path: Path, overrides: tuple[str, ...]) -> "subprocess.Popen[str]":
-    """A command whose two processes have taken steps."""
+def begun(tmp_path: Path, written: str = "metrics.jsonl") -> "subprocess.Popen[str]":
+    """A command whose two runs have written a file, by default after some steps."""
     tmp_path.mkdir(exist_ok=True)
-    process = start(*overrides, *TWO, f"paths.outputs={tmp_path}", cwd=tmp_path, group=0)
+    process = start(*ENDLESS, *TWO, f"paths.outputs={tmp_path}", cwd=tmp_path, group=0)
     until = time.monotonic() + 100
-    while len(list(tmp_path.glob("*/*/*/seed-*/metrics.jsonl"))) < 2:
+    while len(list(tmp_path.glob(f"*/*/*/seed-*/{written}"))) < 2:
         assert process.poll() is None and time.monotonic() < until
         time.sleep(0.05)
     return process
@@ -75,7 +75,7 @@ def begun(tmp_path: Path, overrides: tuple[str, ...]) -> "subprocess.Popen[str]"
 
 def test_a_signal_stops_all_and_the_same_command_goes_on(tmp_path: Path) -> None:
     """A terminal's Ctrl-C, which it sends to all of them."""
-    with begun(tmp_path / "cut", ENDLESS) as process:
+    with begun(tmp_path / "cut") as process:
         os.killpg(process.pid, signal.SIGINT)
         outcome(process)
     assert process.returncode == 128 + signal.SIGINT
@@ -90,9 +90,17 @@ def test_a_signal_stops_all_and_the_same_command_goes_on(tmp_path: Path) -> None
         assert_same_run(folder, undisturbed / folder.name)
 
 
+def test_a_signal_may_come_before_there_are_processes(tmp_path: Path) -> None:
+    with begun(tmp_path, "config.yaml") as process:
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = outcome(process)
+    assert process.returncode == 128 + signal.SIGINT, said
+    assert "Traceback" not in said
+
+
 def test_processes_end_with_a_killed_one(tmp_path: Path) -> None:
     """Else they would write into folders that the same command, given again, holds."""
-    with begun(tmp_path, ENDLESS) as process:
+    with begun(tmp_path) as process:
         process.kill()
         process.wait()  # and its pipes close when its processes have ended, too
         outcome(process)

@@ -7,7 +7,7 @@ import signal
 from types import FrameType
 from typing import Any
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class StopRequest:
@@ -24,7 +24,7 @@ class StopRequest:
         self.event: tuple[int, FrameType | None] | None = None
         self._pid = os.getpid()
         self._previous: dict[int, Any] = {}
-        for number in _SIGNALS:
+        for number in SIGNALS:
             if signal.getsignal(number) is signal.SIG_IGN:
                 continue  # a shell's background job is not what its Ctrl-C is meant for
             self._previous[number] = signal.signal(number, self._remember)
