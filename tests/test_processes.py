@@ -56,9 +56,10 @@ def test_numbers_are_those_of_one_process(
 
 
 # Far more epochs than a test lasts, and numbers after the first.
+EPOCHS = 100_000
 ENDLESS = (
     *(POLYGONS, "scale=smoke", "figures=none", "seeds=[0,1]"),
-    *("trainer.epochs=100000", "trainer.report_at=[1]"),
+    *(f"trainer.epochs={EPOCHS}", "trainer.report_at=[1]"),
 )
 
 
@@ -83,7 +84,7 @@ def test_a_signal_stops_all_and_the_same_command_goes_on(tmp_path: Path) -> None
     for folder in only(tmp_path / "cut").iterdir():
         status = read(folder / "status.json")
         assert status["status"] == "interrupted" and 0 < status["step"] < status["steps"]
-        epochs.append(status["step"] * 100000 // status["steps"])
+        epochs.append(status["step"] * EPOCHS // status["steps"])
     later = (*ENDLESS, "threads=1", f"trainer.until={max(epochs) + 2}")
     undisturbed = train(tmp_path / "whole", *later)
     for folder in train(tmp_path / "cut", *later).iterdir():
